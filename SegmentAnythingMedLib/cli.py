@@ -1,0 +1,298 @@
+"""The command line: ``segment-anything-med`` or ``python -m SegmentAnythingMedLib``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from SegmentAnythingMedLib import __version__
+from SegmentAnythingMedLib.errors import PromptError, SegmentAnythingMedError
+
+EXIT_DONE, EXIT_BAD_INPUT, EXIT_MODEL_UNAVAILABLE, EXIT_CANCELLED = 0, 2, 3, 4
+_BAR_WIDTH = 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0 done, 2 bad usage or input, 3 model unavailable, 4 cancelled."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return EXIT_BAD_INPUT
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return options.run(options)
+    except SegmentAnythingMedError as error:
+        if options.debug:
+            raise
+        print(f"segment-anything-med: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        if options.debug:
+            raise
+        print(
+            "segment-anything-med: Out of memory: crop the volume, choose a smaller model or close other programs.",
+            file=sys.stderr,
+        )
+        return EXIT_BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="segment-anything-med", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=__version__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_segment(commands, common)
+    _add_models(commands, common)
+    demo = commands.add_parser("demo", parents=[common], help="segment an organ of a made-up CT and show the result")
+    demo.add_argument("--output", default="out/demo", help="folder for the files (default: %(default)s)")
+    demo.add_argument("--json", action="store_true", help="print one JSON object")
+    demo.set_defaults(run=_run_demo)
+    return parser
+
+
+def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
+    segment = commands.add_parser(
+        "segment",
+        parents=[common],
+        help="outline a structure on one slice and carry it through the volume",
+        description="Positions are voxel indices in SimpleITK's order (I J K); ranges and box corners are inclusive.",
+    )
+    add = segment.add_argument
+    add("volume", help="NIfTI, NRRD, MHA, image or DICOM folder")
+    add("--series", help="which series of a DICOM folder; without it they are listed")
+    add("--plane", default="axial", help="axial, coronal, sagittal, I, J or K (default: %(default)s)")
+    add("--slice", type=int, help="index of the box's slice along the plane's depth axis")
+    add("--box", type=float, nargs=4, metavar=("I0", "J0", "I1", "J1"), help="corners, without the depth axis")
+    add("--point", type=float, nargs=3, action="append", default=[], metavar=("I", "J", "K"), help="inside the object")
+    add(
+        "--negative-point", type=float, nargs=3, action="append", default=[], metavar=("I", "J", "K"), help="outside it"
+    )
+    add("--prompts", metavar="FILE.json", help="a prompts file, of any planes and objects")
+    add("--save-prompts", metavar="FILE.json", help="write the prompts that were used")
+    add("--propagate", default="both", choices=("both", "forward", "backward", "none"), help="default: %(default)s")
+    add("--range", type=int, nargs=2, metavar=("A", "B"), help="slices the object is in; without it, it stops itself")
+    add("--model", help="a name from 'models list' (default: the prompts file's, or classic)")
+    add("--policy", default="recent", help="memory policy (default: %(default)s)")
+    add(
+        "--window", help="auto, soft-tissue, lung, bone, brain, mediastinum, liver, percentile, identity or WIDTH/LEVEL"
+    )
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    add("--time", type=int, help="time point of a 4D volume, from 0")
+    add("--component", type=int, help="which value of a volume with many values per voxel, from 0")
+    add("--segment-name", help="name of the segment")
+    add("--output", required=True, help="OUT.seg.nrrd, .nii.gz, .nrrd, .mha, or .dcm for DICOM SEG")
+    add("--preview", metavar="OUT.png", help="draw the result")
+    add("--json", action="store_true", help="print one JSON object with slices, scores, volume and seconds")
+    segment.set_defaults(run=_run_segment)
+
+
+def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
+    models = commands.add_parser("models", help="which models there are")
+    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", parents=[common], help="all models, and whether they are ready")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=_run_models_list)
+    info = actions.add_parser("info", parents=[common], help="all that is known of a model")
+    info.add_argument("name")
+    info.add_argument("--json", action="store_true")
+    info.set_defaults(run=_run_models_info)
+
+
+def _run_segment(options: argparse.Namespace) -> int:
+    from SegmentAnythingMedLib.io import check_output, read_volume
+    from SegmentAnythingMedLib.prompts_file import PromptsFile, save_prompts
+    from SegmentAnythingMedLib.segmenting import run_job, write_result
+
+    check_output(options.output)
+    volume = read_volume(options.volume, series=options.series, component=options.component)
+    job = _job(options, volume)
+    with _Interrupt.watching() as interrupt, _Bar.on_terminal() as bar:
+        result = run_job(volume, job, on_slice=bar.show, is_cancelled=lambda: interrupt.asked)
+        bar.clear()
+        write_result(result, options.output, options.preview)
+    if options.save_prompts:
+        saved = PromptsFile(job.objects, job.time, job.model, job.window)
+        save_prompts(options.save_prompts, saved, volume)
+    summary = result.summary() | {"output": str(options.output), "preview": options.preview}
+    print(json.dumps(summary) if options.json else _sentences(summary))
+    if result.cancelled:
+        print(f"Cancelled: {options.output} holds the slices that were done.", file=sys.stderr)
+        return EXIT_CANCELLED
+    return EXIT_DONE
+
+
+def _job(options: argparse.Namespace, volume: Any) -> Any:
+    """The job the options describe."""
+    from SegmentAnythingMedLib.geometry import Plane
+    from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL
+    from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
+    from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, load_prompts
+    from SegmentAnythingMedLib.propagation import Direction
+    from SegmentAnythingMedLib.segmenting import Job
+
+    replayed = load_prompts(options.prompts) if options.prompts else PromptsFile(())
+    replayed.check_volume(volume)
+    plane = Plane.named(options.plane, volume.geometry)
+    typed: list[Any] = []
+    if options.box is not None:
+        if options.slice is None:
+            raise PromptError("--box needs --slice: the index of the slice it was drawn on.")
+        typed.append(BoxPrompt.on_slice(tuple(options.box), options.slice, plane))
+    typed += [PointPrompt(tuple(point), True, plane) for point in options.point]
+    typed += [PointPrompt(tuple(point), False, plane) for point in options.negative_point]
+    objects = [*replayed.objects]
+    if typed:
+        number = max((item.object_id for item in objects), default=0) + 1
+        objects.append(ObjectPrompts(number, tuple(typed), options.segment_name or ""))
+    elif options.segment_name and len(objects) == 1:
+        objects = [ObjectPrompts(objects[0].object_id, objects[0].prompts, options.segment_name)]
+    first, last = options.range or (None, None)
+    return Job(
+        tuple(objects),
+        None if options.propagate == "none" else Direction(options.propagate),
+        first,
+        last,
+        options.model or replayed.model or DEFAULT_MODEL,
+        options.device,
+        options.policy,
+        options.window or replayed.window or "auto",
+        options.time if options.time is not None else replayed.time or 0,
+    )
+
+
+def _sentences(summary: dict[str, Any]) -> str:
+    lines = []
+    for item in summary["objects"]:
+        indices = [one["index"] for one in item["slices"]]
+        where = f"slices {min(indices)} to {max(indices)}" if indices else "no slice"
+        lines.append(
+            f"{item['name']}: {item['volume_ml']:.1f} ml, {item['voxels']} voxels, {where}, score {item['score']:.2f}"
+        )
+    lines.append(
+        f"{summary['model']} on {summary['device']}, {summary['seconds']['total']:.1f} s, saved {summary['output']}"
+    )
+    return "\n".join(lines)
+
+
+def _run_models_list(options: argparse.Namespace) -> int:
+    from SegmentAnythingMedLib.models.registry import ModelRegistry
+
+    registry = ModelRegistry()
+    rows = [
+        {
+            "name": card.name,
+            "ready": registry.is_present(card),
+            "licence": card.licence,
+            "research_only": card.research_only,
+            "title": card.title,
+        }
+        for card in registry.cards
+    ]
+    if options.json:
+        print(json.dumps(rows))
+        return EXIT_DONE
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        state = "ready" if row["ready"] else "no weights"
+        only = ", research only" if row["research_only"] else ""
+        print(f"{row['name']:<{width}}  {state:<10}  {row['title']} ({row['licence']}{only})")
+    return EXIT_DONE
+
+
+def _run_models_info(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from SegmentAnythingMedLib.models.registry import ModelRegistry
+
+    registry = ModelRegistry()
+    card = registry.card(options.name)
+    content = asdict(card) | {"ready": registry.is_present(card), "weights_folder": str(registry.weights)}
+    if options.json:
+        print(json.dumps(content))
+        return EXIT_DONE
+    for key, value in content.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+        if shown not in ("", {}, 0, 0.0):
+            print(f"{key.replace('_', ' '):<15} {shown}")
+    return EXIT_DONE
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from SegmentAnythingMedLib.demo import run_demo
+
+    with _Bar.on_terminal() as bar:
+        report = run_demo(Path(options.output), on_slice=bar.show)
+        bar.clear()
+    if options.json:
+        print(json.dumps(report))
+        return EXIT_DONE
+    print(
+        f"{report['organ']} from one box: Dice {report['dice']:.3f} against the phantom's truth, "
+        f"{report['volume_ml']:.0f} ml, {report['seconds']:.1f} s with {report['model']}"
+    )
+    for file in report["files"]:
+        print(f"  {file}")
+    return EXIT_DONE
+
+
+class _Interrupt:
+    """Ctrl-C asks the job to end after the slice in work; a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @classmethod
+    @contextmanager
+    def watching(cls) -> Iterator[_Interrupt]:
+        interrupt = cls()
+
+        def ask(number: int, frame: object) -> None:
+            if interrupt.asked:
+                raise KeyboardInterrupt
+            interrupt.asked = True
+
+        before = signal.signal(signal.SIGINT, ask)
+        try:
+            yield interrupt
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class _Bar:
+    """A progress bar with the time left, on a terminal; nothing when piped."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._drawn = False
+
+    @classmethod
+    @contextmanager
+    def on_terminal(cls) -> Iterator[_Bar]:
+        bar = cls(sys.stderr.isatty())
+        try:
+            yield bar
+        finally:
+            bar.clear()
+
+    def show(self, result: Any) -> None:
+        if not self._shown or not result.total:
+            return
+        filled = _BAR_WIDTH * result.done // result.total
+        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        left = f"{result.seconds_left:.0f} s left"
+        print(f"\r{bar} slice {result.done} of {result.total}, {left}   ", end="", file=sys.stderr, flush=True)
+        self._drawn = True
+
+    def clear(self) -> None:
+        if self._drawn:
+            print("\r" + " " * (_BAR_WIDTH + 40) + "\r", end="", file=sys.stderr, flush=True)
+            self._drawn = False

@@ -1,0 +1,147 @@
+"""Windowed slices and their image features, kept within a memory budget so that no slice is encoded twice."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
+from SegmentAnythingMedLib.models.base import Sized, SliceImage, SliceModel
+from SegmentAnythingMedLib.volume import Volume
+from SegmentAnythingMedLib.windowing import Window
+
+CACHE_SHARE = 0.25
+"""Share of the free memory that features may take by default."""
+
+_UNKNOWN_FREE_BYTES = 4 << 30
+
+
+@dataclass
+class StageTimes:
+    """Seconds and calls per stage (window, encode, predict, remember)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.calls[stage] = self.calls.get(stage, 0) + 1
+
+
+class FeatureCache:
+    """Image features by plane and slice index; the least recently used ones leave when the budget is full.
+
+    Parameters
+    ----------
+    volume, time_index
+        What is cut into slices.
+    window
+        Applied before encoding; replace it with `set_window`, which empties the cache.
+    model
+        Encodes the slices.
+    budget_bytes
+        Upper bound of what is kept (the slice in use is always kept); None takes `CACHE_SHARE` of the free memory.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        window: Window,
+        model: SliceModel,
+        *,
+        time_index: int = 0,
+        budget_bytes: int | None = None,
+        times: StageTimes | None = None,
+    ) -> None:
+        self.budget_bytes = int(CACHE_SHARE * free_memory_bytes()) if budget_bytes is None else budget_bytes
+        self.window = window
+        self.times = times if times is not None else StageTimes()
+        self.nbytes = 0
+        self._volume = volume
+        self._time = volume.check_time(time_index)
+        self._model = model
+        self._kept: OrderedDict[tuple[Plane, int], Sized] = OrderedDict()
+
+    def __contains__(self, key: tuple[Plane, int]) -> bool:
+        return key in self._kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def image(self, slices: SliceGeometry, index: int) -> SliceImage:
+        """The windowed slice: 1 channel, or 3 (a third of zeros beside two, the first three of more)."""
+        with self.times.measure("window"):
+            channels = min(self._volume.channel_count, 3)
+            planes = [slices.extract(self._volume.array(self._time, channel), index) for channel in range(channels)]
+            pixels = self.window.apply(np.stack(planes))
+            if channels == 2:
+                pixels = np.concatenate([pixels, np.zeros_like(pixels[:1])])
+        return SliceImage(pixels, slices.spacing_mm)
+
+    def get(self, slices: SliceGeometry, index: int) -> Sized:
+        """Features of a slice, encoded now if they are not kept."""
+        key = (slices.plane, index)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        image = self.image(slices, index)
+        with self.times.measure("encode"):
+            features = self._model.encode_slices([image])[0]
+        self._kept[key] = features
+        self.nbytes += features.nbytes
+        while self.nbytes > self.budget_bytes and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self.nbytes -= dropped.nbytes
+        return features
+
+    def has_room(self, features: Sized) -> bool:
+        """Whether another slice of this size fits without dropping one."""
+        return self.nbytes + features.nbytes <= self.budget_bytes
+
+    def set_window(self, window: Window) -> None:
+        """Use another window from now on and forget all features."""
+        self.window = window
+        self._kept.clear()
+        self.nbytes = 0
+
+
+def free_memory_bytes() -> int:
+    """Memory that can be used without swapping; a cautious constant where the system does not tell."""
+    if sys.platform == "win32":
+        return _free_bytes_windows()
+    try:
+        with open("/proc/meminfo", encoding="ascii") as info:
+            available = next(line for line in info if line.startswith("MemAvailable:"))
+        return int(available.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError):
+        return _UNKNOWN_FREE_BYTES
+
+
+def _free_bytes_windows() -> int:
+    class MemoryStatus(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+            (name, ctypes.c_ulonglong)
+            for name in ("total", "free", "page", "page_free", "virtual", "virtual_free", "ext")
+        ]
+
+    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
+    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return _UNKNOWN_FREE_BYTES
+    return int(status.free)

@@ -1,0 +1,190 @@
+"""The seam between the engine and every model: what a session asks, and what a model answers.
+
+A `SliceModel` sees one slice at a time and may remember slices; a `VolumeModel` sees the whole volume. Features and
+memories are opaque to the session and the memory bank, which only read their ``nbytes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.prompts import Prompt, SlicePrompts
+from SegmentAnythingMedLib.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class SliceImage:
+    """A windowed slice.
+
+    Parameters
+    ----------
+    pixels
+        (C, rows, columns) float32 from 0 to 1, finite; C is 1 or 3.
+    spacing_mm
+        Size of a pixel along a row step and along a column step.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.pixels.shape[1:]
+
+
+class Sized(Protocol):
+    """Something a model keeps for a slice; only its size is known outside the model."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """A memory handed back to the model.
+
+    Parameters
+    ----------
+    memory
+        What `SliceModel.encode_memory` returned.
+    slot
+        0 for a prompted (key) slice, 1 for the newest tracked one, growing with age.
+    distance
+        Slices between the remembered slice and this one, positive if it was passed earlier in this direction.
+    """
+
+    memory: Sized
+    slot: int
+    distance: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recall:
+    """All a model may look back on for one object and slice.
+
+    Parameters
+    ----------
+    memories
+        Slices to attend to, key slices first, then oldest to newest.
+    pointers
+        Slices of which only the object's summary is wanted (SAM 2's object pointers); may repeat ``memories``.
+    pointer_span
+        Distance that the time encoding of pointers is normalised by.
+    """
+
+    memories: tuple[Recalled, ...] = ()
+    pointers: tuple[Recalled, ...] = ()
+    pointer_span: int = 15
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.memories
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Masks for one object on one slice.
+
+    Parameters
+    ----------
+    logits
+        (M, rows, columns) float32 on the slice's pixels, best candidate first; the mask is ``logits > 0``.
+    quality
+        (M,) predicted intersection over union, 0 to 1.
+    presence
+        Logit that the object is on this slice at all; below 0 it is gone.
+    state
+        The model's own output (low-resolution logits ...), handed back to refine or to remember.
+    """
+
+    logits: np.ndarray
+    quality: np.ndarray
+    presence: float = 10.0
+    state: object = None
+
+    @property
+    def masks(self) -> np.ndarray:
+        """(M, rows, columns) bool."""
+        return self.logits > 0
+
+    def candidate(self, index: int) -> Prediction:
+        """This prediction with only one of its candidates (the state keeps all and the choice)."""
+        return Prediction(
+            self.logits[index : index + 1],
+            self.quality[index : index + 1],
+            self.presence,
+            Chosen(self.state, index),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A model's state and the candidate that was chosen from it."""
+
+    state: object
+    index: int
+
+
+@runtime_checkable
+class SliceModel(Protocol):
+    """A promptable model of slices.
+
+    All methods are called from one thread. None keeps anything about a slice: features, memories and states travel
+    through the session.
+    """
+
+    card: ModelCard
+
+    def encode_slices(self, images: Sequence[SliceImage]) -> list[Sized]:
+        """Features of each slice, the expensive part; cached by the session."""
+
+    def predict(
+        self,
+        features: Sized,
+        prompts: SlicePrompts,
+        recall: Recall,
+        previous: Prediction | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks from prompts and memories, without gradients.
+
+        ``previous`` is this object's earlier prediction on this slice, when clicks refine it. With ``multimask`` up
+        to three candidates. A mask prompt is the answer on its slice.
+        """
+
+    def encode_memory(self, features: Sized, prediction: Prediction, prompted: bool) -> Sized:
+        """What to remember of a slice: its features with the first candidate's mask."""
+
+    def track_step(self, features: object, prompts: object, memories: object, **options: object) -> object:
+        """The pure computation under `predict`: no state, in torch families batched and differentiable.
+
+        Arguments and result are the family's own types (documented there); fine-tuning unrolls it.
+        """
+
+    def similarity(self, a: Sized, b: Sized) -> float:
+        """How alike two memories are, -1 to 1; for policies that prune or diversify."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a volume: a (K, J, I) bool block and the (k, j, i) index of its first voxel."""
+
+    mask: np.ndarray
+    start_kji: tuple[int, int, int] = (0, 0, 0)
+    quality: float = 0.0
+    state: object = field(default=None, repr=False)
+
+
+@runtime_checkable
+class VolumeModel(Protocol):
+    """A promptable model without slices: sees the volume and all prompts of an object, answers with a region."""
+
+    card: ModelCard
+
+    def predict(self, volume: Volume, prompts: Sequence[Prompt], previous: Region | None) -> Region:
+        """The object's region; ``previous`` is its earlier answer when prompts refine it."""

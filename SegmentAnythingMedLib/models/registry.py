@@ -1,0 +1,108 @@
+"""All models by name: cards that come with the library and cards the user added, and how to load one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.models.base import SliceModel, VolumeModel
+from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.resources import resource_path
+
+DEFAULT_MODEL = "classic"
+
+
+def weights_folder() -> Path:
+    """Where the user's weights and cards lie: ``SEGMENT_ANYTHING_MED_MODELS``, else a folder in the user's cache."""
+    chosen = os.environ.get("SEGMENT_ANYTHING_MED_MODELS")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "segment-anything-med" / "models"
+
+
+class ModelRegistry:
+    """Cards by name. A user's card of the same name replaces the library's.
+
+    Parameters
+    ----------
+    folders
+        Folders of ``*.json`` cards, later ones win; by default the library's and the user's.
+    weights
+        Folder of weight files.
+    """
+
+    def __init__(self, folders: Iterable[Path] | None = None, weights: Path | None = None) -> None:
+        self.weights = weights if weights is not None else weights_folder()
+        searched = list(folders) if folders is not None else [resource_path("ModelCards"), self.weights]
+        found = [ModelCard.from_json(path) for folder in searched for path in _card_files(folder)]
+        self._cards = {card.name: card for card in found}
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """All cards, by name."""
+        return tuple(self._cards[name] for name in sorted(self._cards))
+
+    def card(self, name: str) -> ModelCard:
+        """The card of this name, or a `ModelUnavailableError` that lists the names."""
+        if name not in self._cards:
+            raise ModelUnavailableError(f"Model {name!r} is not known: use one of {', '.join(sorted(self._cards))}.")
+        return self._cards[name]
+
+    def weights_path(self, card: ModelCard) -> Path | None:
+        """Where the card's weights lie, or None if they are not on this machine (or it has none)."""
+        if not card.file:
+            return None
+        candidates = [self.weights / card.file, resource_path() / "Weights" / card.file]
+        return next((path for path in candidates if path.is_file()), None)
+
+    def is_present(self, card: ModelCard) -> bool:
+        """Whether the model could be loaded without fetching weights."""
+        return not card.file or self.weights_path(card) is not None
+
+    def load(self, name: str, device: str = "auto", **options: object) -> SliceModel | VolumeModel:
+        """Load a model by name.
+
+        Parameters
+        ----------
+        name
+            A card's name.
+        device
+            ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        **options
+            Replace options of the card.
+
+        Raises
+        ------
+        ModelUnavailableError
+            If the name, its weights or a package it needs is missing.
+        ModelFileError
+            If the weights do not fit the card.
+        """
+        card = self.card(name)
+        try:
+            family = importlib.import_module(f"SegmentAnythingMedLib.models.{card.family}")
+        except ModuleNotFoundError as error:
+            raise ModelUnavailableError(_missing_package(card, error)) from error
+        if not self.is_present(card):
+            source = f" Get it from {card.url}" if card.url else " Ask whoever made it"
+            raise ModelUnavailableError(
+                f"Model {name!r} needs its weights, which are not here.{source} and put {card.file} into {self.weights}."
+            )
+        return family.load(card, self.weights_path(card), device=device, **options)
+
+
+def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
+    if error.name and error.name.startswith("SegmentAnythingMedLib"):
+        return f"Model {card.name!r} is of the family {card.family!r}, which this version does not have."
+    extra = "torch" if error.name == "torch" else str(error.name)
+    return f"Model {card.name!r} needs the package {extra!r}: install segment-anything-med[{extra}] or use classic."
+
+
+def _card_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*.json") if path.name != "schema.json")

@@ -1,0 +1,158 @@
+"""One propagation of one or several objects: runs the passes, fuses where they meet, writes, counts."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from SegmentAnythingMedLib.features import FeatureCache, StageTimes
+from SegmentAnythingMedLib.geometry import SliceGeometry, SliceKey
+from SegmentAnythingMedLib.memory.bank import MemoryEntry
+from SegmentAnythingMedLib.memory.policy import MemoryPolicy
+from SegmentAnythingMedLib.models.base import SliceModel
+from SegmentAnythingMedLib.propagation import Direction, Meeting, Pass, StopRule, plan_passes
+from SegmentAnythingMedLib.slice_result import SliceResult
+from SegmentAnythingMedLib.tracked_object import TrackedObject
+from SegmentAnythingMedLib.tracking import Step, Tracker
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where a propagation goes: slices ``first`` to ``last`` inclusive, which way, chosen how, ended when."""
+
+    first: int
+    last: int
+    direction: Direction
+    policy: MemoryPolicy
+    stop: StopRule | None
+
+
+class Propagator:
+    """Carries objects from their key slices through one stack of slices.
+
+    Parameters
+    ----------
+    model, features, times
+        What predicts, where features come from, where seconds are counted.
+    volume, time
+        Identity of the slices.
+    slices
+        The stack.
+    course
+        Range, direction, memory policy and stop rule.
+    """
+
+    def __init__(
+        self,
+        model: SliceModel,
+        features: FeatureCache,
+        times: StageTimes,
+        volume: str,
+        time: int,
+        slices: SliceGeometry,
+        course: Course,
+    ) -> None:
+        self._model, self._features, self._times = model, features, times
+        self._volume, self._time, self._slices = volume, time, slices
+        self._course = course
+
+    def run(
+        self, objects: Mapping[int, TrackedObject], memories: Mapping[int, dict[int, MemoryEntry]]
+    ) -> Iterator[SliceResult]:
+        """Yield every slice once it is written.
+
+        Parameters
+        ----------
+        objects
+            State of each object by its identifier.
+        memories
+            Memory entries of each object's key slices, by slice index.
+        """
+        trackers = {object_id: self._trackers(state, memories[object_id]) for object_id, state in objects.items()}
+        meetings = {object_id: Meeting() for object_id in objects}
+        progress = _Progress(sum(len(one.run.indices) for several in trackers.values() for one in several))
+        for step in self._course.direction.steps:
+            active = [(object_id, one) for object_id in objects for one in trackers[object_id] if one.run.step == step]
+            indices = {index for _, one in active for index in one.run.indices}
+            for index in sorted(indices, reverse=step < 0):
+                for object_id, tracker in active:
+                    if tracker.stopped or index not in tracker.run.indices:
+                        continue
+                    found = self._follow(tracker, index)
+                    result = self._take(object_id, objects[object_id], index, found, tracker.run, meetings[object_id])
+                    beyond = _beyond(tracker.run, index) if tracker.stopped else range(0)
+                    yield progress.stamp(result, skipped=len(beyond))
+                    for left in beyond:
+                        if left in objects[object_id].tracked.get(self._slices.plane, ()):
+                            yield progress.stamp(self._clear(object_id, objects[object_id], left), counts=False)
+
+    def _trackers(self, state: TrackedObject, memories: dict[int, MemoryEntry]) -> list[Tracker]:
+        masks = {index: slot.mask for index, slot in state.key_slices(self._slices.plane, self._time).items()}
+        empty = [index for index, mask in masks.items() if not mask.any()]
+        course = self._course
+        return [
+            Tracker(self._model, course.policy, self._slices, run, memories, masks[run.key], course.stop, self._times)
+            for run in plan_passes(memories, empty, course.first, course.last, course.direction)
+        ]
+
+    def _follow(self, tracker: Tracker, index: int) -> Step:
+        before = index - tracker.run.step
+        return tracker.step(
+            index, self._features.get(self._slices, index), lambda: self._features.get(self._slices, before)
+        )
+
+    def _take(
+        self, object_id: int, state: TrackedObject, index: int, found: Step, run: Pass, meeting: Meeting
+    ) -> SliceResult:
+        """Write what a pass found; between two key slices fused with what the opposite pass found."""
+        mask, final = found.mask, True
+        if self._course.direction is Direction.BOTH and run.other_key is not None:
+            fused = meeting.fuse(index, found.logits)
+            final = fused is not None
+            if fused is None:
+                meeting.leave(index, found.logits, run.weight(index))
+            else:
+                mask = fused > 0
+        state.write(self._slices, index, mask)
+        state.tracked.setdefault(self._slices.plane, set()).add(index)
+        return SliceResult(
+            object_id,
+            self._key(index),
+            mask if state.protected is None else state.mask_on(self._slices, index),
+            found.quality,
+            found.presence,
+            found.overlap,
+            revision=state.revision,
+            final=final,
+        )
+
+    def _clear(self, object_id: int, state: TrackedObject, index: int) -> SliceResult:
+        """Empty a slice that an earlier propagation had filled beyond where this one stopped."""
+        state.write(self._slices, index, np.zeros(self._slices.shape, dtype=bool))
+        state.tracked[self._slices.plane].discard(index)
+        mask = state.mask_on(self._slices, index)
+        return SliceResult(object_id, self._key(index), mask, presence=-10.0, overlap=0.0, revision=state.revision)
+
+    def _key(self, index: int) -> SliceKey:
+        return SliceKey(self._volume, self._time, self._slices.plane, index)
+
+
+def _beyond(run: Pass, index: int) -> range:
+    return run.indices[run.indices.index(index) + 1 :]
+
+
+class _Progress:
+    """Counts slices and guesses the time left."""
+
+    def __init__(self, total: int, now: Callable[[], float] = clock.perf_counter) -> None:
+        self._total, self._done, self._now, self._start = total, 0, now, now()
+
+    def stamp(self, result: SliceResult, skipped: int = 0, counts: bool = True) -> SliceResult:
+        self._done += counts
+        self._total -= skipped
+        each = (self._now() - self._start) / max(self._done, 1)
+        left = each * (self._total - self._done)
+        return replace(result, done=self._done, total=self._total, seconds_left=left)
