@@ -10,13 +10,13 @@ import numpy as np
 
 from SegmentAnythingMedLib.features import FeatureCache, StageTimes
 from SegmentAnythingMedLib.geometry import SliceGeometry, SliceKey
-from SegmentAnythingMedLib.memory.bank import MemoryEntry
+from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
 from SegmentAnythingMedLib.memory.policy import MemoryPolicy
 from SegmentAnythingMedLib.models.base import SliceModel
 from SegmentAnythingMedLib.propagation import Direction, Meeting, Pass, StopRule, plan_passes
 from SegmentAnythingMedLib.slice_result import SliceResult
 from SegmentAnythingMedLib.tracked_object import TrackedObject
-from SegmentAnythingMedLib.tracking import Step, Tracker
+from SegmentAnythingMedLib.tracking import Step, Tracker, make_context
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,20 @@ class Propagator:
         masks = {index: slot.mask for index, slot in state.key_slices(self._slices.plane, self._time).items()}
         empty = [index for index, mask in masks.items() if not mask.any()]
         course = self._course
+        capacity = course.policy.capacity(make_context(self._model, self._slices, course.first, 1))
+        # Each direction starts from fresh tracking state, or one would attend to the other's masks.
+        banks = {step: MemoryBank(memories, capacity) for step in course.direction.steps}
         return [
-            Tracker(self._model, course.policy, self._slices, run, memories, masks[run.key], course.stop, self._times)
+            Tracker(
+                self._model,
+                course.policy,
+                self._slices,
+                run,
+                banks[run.step],
+                masks[run.key],
+                course.stop,
+                self._times,
+            )
             for run in plan_passes(memories, empty, course.first, course.last, course.direction)
         ]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import colorsys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,8 @@ def write_result(result: JobResult, output: str | Path, preview: str | Path | No
     from SegmentAnythingMedLib.io import Labels, Segment, write_labels
 
     segments = tuple(
-        Segment(item.name, item.color, value, item.mask) for value, item in enumerate(result.objects, start=1)
+        Segment(item.name, item.mask.astype(np.uint16) * value, value, item.color)
+        for value, item in enumerate(result.objects, start=1)
     )
     write_labels(output, Labels(result.volume.geometry, segments), volume=result.volume)
     if preview is not None:
@@ -222,7 +223,7 @@ def segment_color(number: int) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb((_FIRST_HUE + number * _GOLDEN_RATIO) % 1.0, 0.7, 0.95)
 
 
-def _results(session: VolumeSession, job: Job):
+def _results(session: VolumeSession, job: Job) -> Iterator[SliceResult]:
     planes: dict[Plane, list[int]] = {}
     for item in job.objects:
         keys = [session.add_prompt(item.object_id, prompt) for prompt in item.prompts]
@@ -241,11 +242,9 @@ def _results(session: VolumeSession, job: Job):
             yield from session.propagate(outlined, plane=plane, first=job.first, last=job.last, direction=job.direction)
 
 
-def _has_mask(session: VolumeSession, object_id: int, plane: Plane, index: int) -> bool:
-    return bool(session.mask_on(object_id, session.slice_key(plane, index)).any())
-
-
-def _finished_objects(session: VolumeSession, job: Job, latest: dict[tuple[int, Plane, int], SliceResult]):
+def _finished_objects(
+    session: VolumeSession, job: Job, latest: dict[tuple[int, Plane, int], SliceResult]
+) -> Iterator[SegmentedObject]:
     for number, item in enumerate(job.objects):
         if item.object_id not in session.object_ids:
             continue
@@ -267,7 +266,7 @@ def _key_of_first(result: JobResult) -> tuple[int, int, tuple | None]:
         return axis, int(filled[len(filled) // 2]) if len(filled) else 0, None
     key = next(one.key for one in prompted if one.key.plane.axis == axis)
     boxes = [
-        prompt.corners_ijk
+        tuple(tuple(round(x) for x in corner) for corner in prompt.corners_ijk)
         for item in result.job.objects
         for prompt in item.prompts
         if isinstance(prompt, BoxPrompt)

@@ -113,6 +113,11 @@ class VolumeSession:
         """Indices of slices of a plane that have a mask from the user's prompts or hand."""
         return tuple(self._object(object_id).key_slices(plane, self.time))
 
+    def is_outlined(self, object_id: int, plane: Plane) -> bool:
+        """Whether a key slice of a plane shows the object, so that it can be propagated there."""
+        slots = self._object(object_id).key_slices(plane, self.time).values()
+        return any(slot.mask.any() for slot in slots)
+
     def remove_object(self, object_id: int) -> None:
         """Forget an object with its prompts and voxels."""
         self._objects.pop(object_id, None)
@@ -181,10 +186,7 @@ class VolumeSession:
         if slot is None or slot.prediction is None or not 0 <= candidate < len(slot.prediction.logits):
             raise PromptError(f"Slice {key.index} has no candidate {candidate}.")
         count, prediction = slot.history[-1]
-        order = [candidate, *(other for other in range(len(prediction.logits)) if other != candidate)]
-        chosen = replace(
-            prediction.candidate(candidate), logits=prediction.logits[order], quality=prediction.quality[order]
-        )
+        chosen = prediction.preferring(candidate)
         slot.history[-1] = (count, chosen)
         slot.memory = None
         state.write(self.slices(key.plane), key.index, chosen.masks[0])
@@ -377,11 +379,7 @@ class VolumeSession:
         state.rebuild_protection(self._stacks)
 
     def _propagatable(self, object_ids: Iterable[int] | None, plane: Plane) -> list[int]:
-        with_keys = [
-            object_id
-            for object_id, state in self._objects.items()
-            if any(slot.mask.any() for slot in state.key_slices(plane, self.time).values())
-        ]
+        with_keys = [object_id for object_id in self._objects if self.is_outlined(object_id, plane)]
         ids = with_keys if object_ids is None else list(object_ids)
         missing = [object_id for object_id in ids if object_id not in with_keys]
         if missing or not ids:

@@ -40,7 +40,7 @@ class Step:
 
 
 class Tracker:
-    """One object on one pass, with fresh tracked memories and the key slices' shared ones.
+    """One object on one pass.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ class Tracker:
         What predicts, what chooses memories, where slices are.
     run
         The pass.
-    keys
-        Memory entries of the object's key slices.
+    bank
+        Memories of the object in this direction: its key slices', and of slices tracked so far.
     key_mask
         (rows, columns) bool mask of the key slice the pass starts from.
     stop
@@ -64,7 +64,7 @@ class Tracker:
         policy: MemoryPolicy,
         slices: SliceGeometry,
         run: Pass,
-        keys: dict[int, MemoryEntry],
+        bank: MemoryBank,
         key_mask: np.ndarray,
         stop: StopRule | None,
         times: StageTimes,
@@ -74,7 +74,7 @@ class Tracker:
         self._model, self._policy, self._slices = model, policy, slices
         self._stop = stop if run.other_key is None else None
         self._times = times
-        self._bank = MemoryBank(keys, policy.capacity(make_context(model, slices, run.first, run.step)))
+        self._bank = bank
         self._previous_mask = key_mask
         self._key_area = int(np.count_nonzero(key_mask))
         self._gone = 0

@@ -7,7 +7,7 @@ memories are opaque to the session and the memory bank, which only read their ``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -93,41 +93,41 @@ class Prediction:
     Parameters
     ----------
     logits
-        (M, rows, columns) float32 on the slice's pixels, best candidate first; the mask is ``logits > 0``.
+        (M, rows, columns) float32 on the slice's pixels, the one to use first; the mask is ``logits > 0``.
     quality
         (M,) predicted intersection over union, 0 to 1.
     presence
         Logit that the object is on this slice at all; below 0 it is gone.
     state
-        The model's own output (low-resolution logits ...), handed back to refine or to remember.
+        The model's own output (low-resolution logits ...), handed back to refine or to remember; None where the mask
+        did not come from this model.
+    order
+        Which of the model's candidates each row is; a model starts with ``()``, which means 0, 1, 2 ...
     """
 
     logits: np.ndarray
     quality: np.ndarray
     presence: float = 10.0
-    state: object = None
+    state: object = field(default=None, repr=False)
+    order: tuple[int, ...] = ()
 
     @property
     def masks(self) -> np.ndarray:
         """(M, rows, columns) bool."""
         return self.logits > 0
 
-    def candidate(self, index: int) -> Prediction:
-        """This prediction with only one of its candidates (the state keeps all and the choice)."""
-        return Prediction(
-            self.logits[index : index + 1],
-            self.quality[index : index + 1],
-            self.presence,
-            Chosen(self.state, index),
+    @property
+    def chosen(self) -> int:
+        """Which of the model's own candidates is used."""
+        return self.order[0] if self.order else 0
+
+    def preferring(self, row: int) -> Prediction:
+        """The same candidates with this row first."""
+        rows = [row, *(other for other in range(len(self.logits)) if other != row)]
+        order = self.order or tuple(range(len(self.logits)))
+        return replace(
+            self, logits=self.logits[rows], quality=self.quality[rows], order=tuple(order[other] for other in rows)
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """A model's state and the candidate that was chosen from it."""
-
-    state: object
-    index: int
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.resources import resource_path
 
 DEFAULT_MODEL = "classic"
+_EXTRAS = {"torch": "torch", "safetensors": "torch"}
 
 
 def weights_folder() -> Path:
@@ -98,8 +99,9 @@ class ModelRegistry:
 def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
     if error.name and error.name.startswith("SegmentAnythingMedLib"):
         return f"Model {card.name!r} is of the family {card.family!r}, which this version does not have."
-    extra = "torch" if error.name == "torch" else str(error.name)
-    return f"Model {card.name!r} needs the package {extra!r}: install segment-anything-med[{extra}] or use classic."
+    extra = _EXTRAS.get(str(error.name).partition(".")[0])
+    install = f"install segment-anything-med[{extra}]" if extra else f"install {error.name}"
+    return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {DEFAULT_MODEL}."
 
 
 def _card_files(folder: Path) -> list[Path]:

@@ -1,0 +1,287 @@
+"""SAM 2 and 2.1 (Ravi et al. 2024, arXiv 2408.00714) and models fine-tuned from them, behind the engine's seam.
+
+Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (fp32, bf16,
+fp16), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in place of a file, for tests and
+benchmarks of speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from SegmentAnythingMedLib.errors import ModelFileError
+from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage
+from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.conversion import convert
+from SegmentAnythingMedLib.models.device import choose_device, choose_precision
+from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, ImageFeatures, Sam2Config, Sam2Network
+from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
+from SegmentAnythingMedLib.prompts import SlicePrompts
+
+_MOST_LOGIT = 32.0  # SAM 2 clamps the logits it is given back to this
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Features:
+    """Image features of a slice (batch 1) and where the slice lies in the model's square."""
+
+    maps: ImageFeatures
+    placement: Placement
+
+    @property
+    def nbytes(self) -> int:
+        return self.maps.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Memory:
+    """What is remembered of a slice: (1, 64, S/16, S/16) map and (1, 256) object pointer."""
+
+    map: Tensor
+    pointer: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.map.nbytes + self.pointer.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Prompts:
+    """Prompts of B objects as the network takes them.
+
+    Parameters
+    ----------
+    points, labels
+        (B, N, 2) model pixels (x, y) and (B, N): 1, 0, box corners 2 and 3; None without clicks and box.
+    previous
+        (B, 1, S/4, S/4) logits to refine, or None.
+    mask
+        (B, 1, S, S) bool: the answer itself, or None.
+    """
+
+    points: Tensor | None = None
+    labels: Tensor | None = None
+    previous: Tensor | None = None
+    mask: Tensor | None = None
+
+    @property
+    def clicks(self) -> int:
+        return 0 if self.labels is None else self.labels.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Recall:
+    """Memories and pointers of B objects: (map, slot) and (pointer, distance) pairs."""
+
+    maps: tuple[tuple[Tensor, int], ...] = ()
+    pointers: tuple[tuple[Tensor, float], ...] = ()
+    pointer_span: int = 15
+
+
+class Sam2Model:
+    """A SAM 2 network as a `SliceModel`.
+
+    Parameters
+    ----------
+    card
+        Name, preprocessing and options.
+    network
+        With weights, on its device.
+    precision
+        Type that matrix products run in; weights and sums stay float32.
+    """
+
+    def __init__(self, card: ModelCard, network: Sam2Network, precision: torch.dtype = torch.float32) -> None:
+        self.card = card
+        self.network = network
+        self._recipe = Preprocessing.named(card.preprocessing)
+        self._precision = precision
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.no_mem_embed.device
+
+    def encode_slices(self, images: Sequence[SliceImage]) -> list[Sam2Features]:
+        """Features of slices, in one batch."""
+        side = self.network.config.image_size
+        placements = [Placement.of(image, side, self._recipe.stretch) for image in images]
+        pixels = [normalize(image, self._recipe, where) for image, where in zip(images, placements, strict=True)]
+        with torch.inference_mode(), self._autocast():
+            maps = self.network.encode_image(torch.cat(pixels).to(self.device))
+        rows = range(len(images))
+        return [Sam2Features(_row(maps, row), placement) for row, placement in zip(rows, placements, strict=True)]
+
+    def predict(
+        self,
+        features: Sam2Features,
+        prompts: SlicePrompts,
+        recall: Recall,
+        previous: Prediction | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """Masks from prompts and memories; without prompts the object is tracked, and may be absent."""
+        with torch.inference_mode(), self._autocast():
+            decoded = self.track_step(
+                features.maps, self.tensors(prompts, features.placement, previous), _tensors_of(recall)
+            )
+        if prompts.is_empty:
+            decoded = decoded.suppress_absent()
+        order = decoded.iou[0].argsort(descending=True, stable=True)[: None if multimask else 1]
+        decoded = DecodedMasks(
+            decoded.mask_logits[:, order], decoded.iou[:, order], decoded.object_logits, decoded.pointers[:, order]
+        )
+        return Prediction(
+            features.placement.slice_logits(decoded.mask_logits[0]),
+            decoded.iou[0].clamp(0, 1).float().cpu().numpy(),
+            float(decoded.object_logits[0, 0]),
+            decoded,
+        )
+
+    def track_step(self, features: ImageFeatures, prompts: Sam2Prompts, memories: Sam2Recall) -> DecodedMasks:
+        """One slice of B objects: differentiable, without state.
+
+        Parameters
+        ----------
+        features
+            Of batch B or 1.
+        prompts
+            No clicks, no mask: the object is tracked.
+        memories
+            Not looked at where ``prompts`` holds a mask.
+
+        Returns
+        -------
+        DecodedMasks
+            All candidates (1 or 3), best not yet chosen, absent objects not yet suppressed.
+        """
+        network = self.network
+        if prompts.mask is not None:
+            return network.use_mask_as_output(features, prompts.mask)
+        embedding = network.condition(features.embedding, memories.maps, memories.pointers, memories.pointer_span)
+        if prompts.points is None:
+            encoded = network.encode_no_clicks(len(embedding), prompts.previous)
+        else:
+            encoded = network.encode_prompts(prompts.points, prompts.labels, prompts.previous)
+        multimask = network.config.wants_multimask(prompts.clicks)
+        return network.decode_masks(embedding, features.high_resolution, encoded, multimask)
+
+    def encode_memory(self, features: Sam2Features, prediction: Prediction, prompted: bool) -> Sam2Memory:
+        """Remember a slice with the prediction's first mask."""
+        state, row = prediction.state, prediction.chosen
+        with torch.inference_mode(), self._autocast():
+            logits = state.mask_logits[:, row : row + 1]
+            remembered = self.network.encode_memory(features.maps.embedding, logits, state.object_logits, prompted)
+        return Sam2Memory(remembered, state.pointers[:, row])
+
+    def similarity(self, a: Sam2Memory, b: Sam2Memory) -> float:
+        """Mean cosine of two memory maps over their cells, in float32."""
+        return float(functional.cosine_similarity(a.map.float(), b.map.float(), dim=1).mean())
+
+    def tensors(self, prompts: SlicePrompts, placement: Placement, previous: Prediction | None) -> Sam2Prompts:
+        """Prompts of one object on a slice as tensors; box corners come before clicks."""
+        prompts = convert(prompts, self.card.prompts, placement.shape)
+        if prompts.mask is not None:
+            mask = torch.from_numpy(np.ascontiguousarray(prompts.mask, dtype=np.float32))[None, None]
+            return Sam2Prompts(mask=(placement.enlarge(mask) >= 0.5).to(self.device))
+        points, labels = [prompts.points_rc], [prompts.positive.astype(np.int64)]
+        if prompts.box_rc is not None:
+            points.insert(0, np.array(prompts.box_rc).reshape(2, 2))
+            labels.insert(0, np.array([2, 3]))
+        given = self._previous_logits(previous, placement)
+        if not sum(map(len, points)):
+            return Sam2Prompts(previous=given)
+        xy = torch.from_numpy(placement.model_xy(np.concatenate(points)).astype(np.float32))[None]
+        return Sam2Prompts(xy.to(self.device), torch.from_numpy(np.concatenate(labels))[None].to(self.device), given)
+
+    def _previous_logits(self, previous: Prediction | None, placement: Placement) -> Tensor | None:
+        if previous is None:
+            return None
+        if isinstance(previous.state, DecodedMasks):
+            logits = previous.state.mask_logits[:, previous.chosen : previous.chosen + 1]
+        else:
+            # Beyond the slice lies what enlarge() fills with 0: lift the logits so that 0 means outside there, too.
+            lifted = torch.from_numpy(np.clip(previous.logits[:1], -10, 10) + 10.0)[None]
+            logits = placement.enlarge(lifted, self.network.config.image_size // 4) - 10.0
+        return logits.clamp(-_MOST_LOGIT, _MOST_LOGIT).to(self.device)
+
+    def _autocast(self) -> AbstractContextManager:
+        if self._precision is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self._precision)
+
+
+def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> Sam2Model:
+    """Build the network and load its weights.
+
+    Parameters
+    ----------
+    card
+        Its ``options`` may be replaced by ``options``.
+    weights
+        Checkpoint file; None only with the option ``random_seed``.
+    device
+        As for `choose_device`.
+
+    Raises
+    ------
+    ModelFileError
+        If the checkpoint is damaged, hostile, or not what the card says.
+    ModelUnavailableError
+        If the device is not there.
+    """
+    where = choose_device(device)
+    settings = {**card.options, **options}
+    precision = choose_precision(str(settings.get("precision", "fp32")))
+    if weights is None:
+        network = _random_network(card, settings)
+    else:
+        network = _loaded_network(card, weights, settings)
+    return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
+
+
+def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, object]) -> Sam2Network:
+    state = read_checkpoint(weights, card.sha256 or None)
+    config = infer_sam2_config(state, card.input_size)
+    promised = _config(card, settings)
+    if promised is not None and promised != config:
+        raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
+    with torch.device("meta"):
+        network = Sam2Network(config)
+    load_strictly(network, state, weights.name)
+    return network
+
+
+def _random_network(card: ModelCard, settings: Mapping[str, object]) -> Sam2Network:
+    config = _config(card, settings)
+    if config is None or "random_seed" not in settings:
+        raise ModelFileError(f"Model {card.name!r} has neither weights nor a random seed.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(settings["random_seed"]))
+        return Sam2Network(config)
+
+
+def _config(card: ModelCard, settings: Mapping[str, object]) -> Sam2Config | None:
+    if "size" not in settings:
+        return None
+    return Sam2Config.released(str(settings["size"]), str(settings.get("version", "2.1")), card.input_size)
+
+
+def _row(maps: ImageFeatures, row: int) -> ImageFeatures:
+    return ImageFeatures(*(part[row : row + 1] for part in (maps.stride4, maps.stride8, maps.embedding)))
+
+
+def _tensors_of(recall: Recall) -> Sam2Recall:
+    return Sam2Recall(
+        tuple((recalled.memory.map, recalled.slot) for recalled in recall.memories),
+        tuple((recalled.memory.pointer, float(recalled.distance)) for recalled in recall.pointers),
+        recall.pointer_span,
+    )

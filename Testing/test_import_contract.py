@@ -1,0 +1,139 @@
+"""Who may import whom (the architecture), read from the sources, and what importing the library costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "SegmentAnythingMedLib"
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
+
+FOUNDATION = {"errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing"}
+MODEL_PARTS = {
+    "models.base",
+    "models.card",
+    "models.preprocess",
+    "models.conversion",
+    "models.device",
+    "models.networks",
+}
+SESSION = {"features", "tracked_object", "tracking", "propagation", "propagator", "slice_result", "session"}
+TOOLS = {"phantom", "phantom_anatomy", "phantom_imaging", "phantom_shapes", "preview", "preview_surface", "io"}
+
+ALLOWED = {
+    "errors": set(),
+    "geometry": {"errors"},
+    "volume": {"errors", "geometry"},
+    "windowing": {"errors", "volume"},
+    "prompts": {"errors", "geometry"},
+    "rasterize": set(),
+    "replacing": {"errors"},
+    "resources": {"errors"},
+    "prompts_file": FOUNDATION,
+    "io": FOUNDATION | {"io"},
+    "models.base": FOUNDATION | {"models.card"},
+    "models.card": {"errors"},
+    "models.conversion": FOUNDATION,
+    "models.device": {"errors"},
+    "models.preprocess": {"errors", "models.base"},
+    "models.registry": FOUNDATION | {"models.base", "models.card"},
+    "models.networks": {"errors", "models.networks"},
+    "models": FOUNDATION | MODEL_PARTS,
+    "memory.policies": {"memory"},
+    "memory": {"errors", "memory", "models.base"},
+    "features": FOUNDATION | {"models.base"},
+    "phantom": FOUNDATION | TOOLS - {"io", "preview"},
+    "preview": FOUNDATION | TOOLS - {"io", "phantom"},
+    "worker.messages": FOUNDATION | {"prompts_file", "worker"},
+    "worker.client": FOUNDATION | {"prompts_file", "worker"},
+    "worker": FOUNDATION | SESSION | {"prompts_file", "memory", "models.base", "models.registry", "worker"},
+}
+SESSION_MAY = FOUNDATION | SESSION | {"memory", "models.base"}
+TOP = {"segmenting", "cli", "demo", "benchmark", "__main__", "__init__"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "__init__"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of all modules a file imports at run time, ours without the package's name."""
+    here = [PACKAGE, *module_of(path).split(".")][: None if path.name == "__init__.py" else -1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else []
+            found.add(".".join([*base, *([node.module] if node.module else [])]))
+    return found
+
+
+def rule_for(module: str, rules: dict[str, set[str]]) -> set[str] | None:
+    """The rule of the module, or of the nearest package or name it belongs to."""
+    while module:
+        if module in rules:
+            return rules[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+def may(module: str, allowed: set[str]) -> bool:
+    parts = module.split(".")
+    return any(".".join(parts[:count]) in allowed for count in range(1, len(parts) + 1))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_of(path))
+def test_modules_import_only_what_the_architecture_allows(path: Path) -> None:
+    module = module_of(path)
+    if module.partition(".")[0] in TOP:
+        return
+    allowed = rule_for(module, ALLOWED)
+    if allowed is None:
+        allowed = SESSION_MAY if module in SESSION else ALLOWED.get(module.partition("_")[0], set())
+    elif module.startswith("models.classic"):
+        allowed = allowed | {"models.classic", *(f"models.{p.stem}" for p in SOURCES if p.stem.startswith("classic"))}
+    ours = {name.removeprefix(PACKAGE + ".") for name in imports_of(path) if name.startswith(PACKAGE + ".")}
+    wrong = sorted(name for name in ours if not may(name, allowed))
+    assert not wrong, f"{module} must not import {wrong}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_of(path))
+def test_heavy_and_foreign_packages_stay_in_their_places(path: Path) -> None:
+    module = module_of(path)
+    packages = {name.partition(".")[0] for name in imports_of(path)}
+    assert not packages & {"qt", "ctk", "PySide6", "pickle" if module != "models.networks.checkpoint" else "qt"}
+    if not module.startswith(("mrml", "web")):
+        assert not packages & {"vtk", "slicer"}
+    if not module.startswith(("models", "finetune", "benchmark")):
+        assert "torch" not in packages
+
+
+LIGHT = """
+import sys
+import {module}
+print(",".join(sorted({{name.partition(".")[0] for name in sys.modules}} & {heavy!r})))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        (PACKAGE, {"numpy", "scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom"}),
+        (f"{PACKAGE}.session", {"scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom"}),
+        (f"{PACKAGE}.io", {"scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom", "highdicom"}),
+        (f"{PACKAGE}.cli", {"numpy", "scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom"}),
+        (f"{PACKAGE}.worker.client", {"scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom"}),
+        (f"{PACKAGE}.models.registry", {"scipy", "torch", "SimpleITK", "skimage", "vtk", "matplotlib", "pydicom"}),
+    ],
+)
+def test_importing_loads_nothing_heavy(module: str, heavy: set[str]) -> None:
+    script = LIGHT.format(module=module, heavy=heavy)
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
