@@ -235,9 +235,7 @@ def _results(session: VolumeSession, job: Job) -> Iterator[SliceResult]:
     if job.direction is None:
         return
     for plane, ids in planes.items():
-        outlined = [
-            i for i in ids if any(_has_mask(session, i, plane, index) for index in session.key_slices(i, plane))
-        ]
+        outlined = [object_id for object_id in ids if session.is_outlined(object_id, plane)]
         if outlined:
             yield from session.propagate(outlined, plane=plane, first=job.first, last=job.last, direction=job.direction)
 

@@ -89,9 +89,9 @@ class ModelRegistry:
         except ModuleNotFoundError as error:
             raise ModelUnavailableError(_missing_package(card, error)) from error
         if not self.is_present(card):
-            source = f" Get it from {card.url}" if card.url else " Ask whoever made it"
+            source = f"Get it from {card.url}" if card.url else "Ask whoever made it"
             raise ModelUnavailableError(
-                f"Model {name!r} needs its weights, which are not here.{source} and put {card.file} into {self.weights}."
+                f"Model {name!r} has no weights here. {source} and put {card.file} into {self.weights}."
             )
         return family.load(card, self.weights_path(card), device=device, **options)
 

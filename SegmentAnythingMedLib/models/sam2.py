@@ -241,10 +241,7 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     precision = choose_precision(str(settings.get("precision", "fp32")))
-    if weights is None:
-        network = _random_network(card, settings)
-    else:
-        network = _loaded_network(card, weights, settings)
+    network = _random_network(card, settings) if weights is None else _loaded_network(card, weights, settings)
     return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
 
 
