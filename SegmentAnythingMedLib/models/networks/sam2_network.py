@@ -1,0 +1,342 @@
+"""SAM 2 and 2.1: image encoder, prompts, masks and memory (Ravi et al. 2024, arXiv:2408.00714).
+
+The module's keys are those of the original checkpoints. Nothing here keeps state: what a slice remembers is returned,
+and the caller decides which memories a slice looks at.
+
+Two paths share these methods. An image predictor (one slice, no tracking) calls `condition` without memories and
+`encode_prompts` with what it has; SAM 2's video model does the same on a prompted slice, but where there is no click
+it gives one padding point (`encode_no_clicks`), turns a mask prompt straight into the output (`use_mask_as_output`),
+and passes every result through `DecodedMasks.suppress_absent`, which the image predictor does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .fpn import ImageEncoder
+from .hiera import HIERA_SIZES, Hiera, HieraConfig
+from .layers import MLP, sine_encoding_1d, sine_encoding_2d
+from .mask_decoder import MaskDecoder, pick
+from .memory_attention import MemoryAttention
+from .memory_encoder import MemoryEncoder
+from .prompt_encoder import PromptEmbedding, PromptEncoder
+
+ABSENT_LOGIT = -1024.0
+MASK_SCALE, MASK_BIAS = 20.0, -10.0  # masks of 0..1 enter the memory encoder as -10..10
+
+
+@dataclass(frozen=True)
+class Sam2Config:
+    """Shape and rules of a SAM 2 network.
+
+    Attributes
+    ----------
+    trunk : the Hiera trunk
+    image_size : side S of the model's square input in pixels, a multiple of 32
+    pointer_time_encoding, occlusion_embedding : both true in SAM 2.1, both false in SAM 2.0
+    memory_slots : rows of the time table: prompted slices, and tracked ones 1 to `memory_slots` - 1 slices away
+    max_pointers : object pointers a slice may look at
+    multimask_clicks : smallest and largest number of points (box corners count) that ask for three candidates
+    dynamic_multimask : in evaluation an unstable single mask gives way to the best of three
+    """
+
+    trunk: HieraConfig
+    image_size: int = 1024
+    pointer_time_encoding: bool = True
+    occlusion_embedding: bool = True
+    dim: int = 256
+    memory_dim: int = 64
+    memory_layers: int = 4
+    memory_slots: int = 7
+    max_pointers: int = 16
+    mlp_dim: int = 2048
+    decoder_heads: int = 8
+    multimask_clicks: tuple[int, int] = (0, 1)
+    dynamic_multimask: bool = True
+
+    def __post_init__(self) -> None:
+        if self.image_size <= 0 or self.image_size % 32:
+            raise ValueError(f"image_size must be a positive multiple of 32, got {self.image_size}.")
+
+    @classmethod
+    def released(cls, size: str, version: str = "2.1", image_size: int = 1024) -> Sam2Config:
+        """Configuration of a released checkpoint: tiny, small, base_plus or large; version "2.0" or "2.1"."""
+        if size not in HIERA_SIZES:
+            raise ValueError(f"size must be one of {', '.join(HIERA_SIZES)}, got {size!r}.")
+        if version not in ("2.0", "2.1"):
+            raise ValueError(f"version must be '2.0' or '2.1', got {version!r}.")
+        recent = version == "2.1"
+        return cls(HIERA_SIZES[size], image_size, pointer_time_encoding=recent, occlusion_embedding=recent)
+
+    def wants_multimask(self, clicks: int) -> bool:
+        """Whether SAM 2 asks for three candidates: for no click (tracking) and for one, not for a box or more."""
+        least, most = self.multimask_clicks
+        return least <= clicks <= most
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the image encoder knows of B slices.
+
+    Attributes
+    ----------
+    stride4 : (B, C/8, S/4, S/4) and
+    stride8 : (B, C/4, S/8, S/8), as the mask decoder adds them
+    embedding : (B, C, S/16, S/16), not conditioned on any memory
+    """
+
+    stride4: Tensor
+    stride8: Tensor
+    embedding: Tensor
+
+    @property
+    def high_resolution(self) -> tuple[Tensor, Tensor]:
+        """The two maps `decode_masks` takes."""
+        return self.stride4, self.stride8
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by the three maps."""
+        return self.stride4.nbytes + self.stride8.nbytes + self.embedding.nbytes
+
+
+@dataclass(frozen=True)
+class DecodedMasks:
+    """M candidate masks of B objects, float32 but for the pointers.
+
+    Attributes
+    ----------
+    mask_logits : (B, M, S/4, S/4), above 0 inside
+    iou : (B, M), predicted quality in 0..1
+    object_logits : (B, 1), above 0 where the object is in the slice
+    pointers : (B, M, C), object pointers
+    """
+
+    mask_logits: Tensor
+    iou: Tensor
+    object_logits: Tensor
+    pointers: Tensor
+
+    def best(self) -> DecodedMasks:
+        """The candidate of highest predicted quality alone, M = 1."""
+        index = self.iou.argmax(dim=1)
+        return replace(
+            self,
+            mask_logits=pick(self.mask_logits, index),
+            iou=pick(self.iou, index),
+            pointers=pick(self.pointers, index),
+        )
+
+    def suppress_absent(self) -> DecodedMasks:
+        """Masks of objects that are not in the slice replaced by -1024, as SAM 2's video model does."""
+        present = self.object_logits[:, :, None, None] > 0
+        return replace(self, mask_logits=torch.where(present, self.mask_logits, ABSENT_LOGIT))
+
+
+class Sam2Network(nn.Module):
+    """SAM 2's networks; every method is batched and differentiable.
+
+    Methods that take maps of an image accept batch 1 for prompts of several objects in one slice.
+
+    Parameters
+    ----------
+    config : shape and rules; `Sam2Config.released` for the published checkpoints
+    """
+
+    def __init__(self, config: Sam2Config) -> None:
+        super().__init__()
+        self.config = config
+        dim, memory_dim = config.dim, config.memory_dim
+        self.image_encoder = ImageEncoder(Hiera(config.trunk), config.trunk.dims, dim)
+        self.sam_prompt_encoder = PromptEncoder(dim, config.image_size)
+        self.sam_mask_decoder = MaskDecoder(dim, config.decoder_heads, config.mlp_dim, config.dynamic_multimask)
+        self.memory_attention = MemoryAttention(dim, memory_dim, config.mlp_dim, config.memory_layers)
+        self.memory_encoder = MemoryEncoder(dim, memory_dim)
+        self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
+        self.obj_ptr_proj = MLP(dim, dim, dim, dim)
+        self.no_obj_ptr = nn.Parameter(torch.zeros(1, dim))
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, dim))
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, dim))  # in every checkpoint, used by none
+        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(config.memory_slots, 1, 1, memory_dim))
+        if config.pointer_time_encoding:
+            self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
+        if config.occlusion_embedding:
+            self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory_dim))
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Encode slices.
+
+        Parameters
+        ----------
+        pixels : (B, 3, S, S) float, normalised as the model card says
+        """
+        self._check(pixels, "pixels", 3, self.config.image_size)
+        stride4, stride8, embedding = self.image_encoder(pixels)
+        decoder = self.sam_mask_decoder
+        return ImageFeatures(decoder.conv_s0(stride4), decoder.conv_s1(stride8), embedding)
+
+    def encode_prompts(
+        self, points: Tensor | None, labels: Tensor | None, mask_logits: Tensor | None = None
+    ) -> PromptEmbedding:
+        """Encode the prompts of B objects.
+
+        Parameters
+        ----------
+        points : (B, N, 2) float, (x, y) in model pixels 0..S, or None
+        labels : (B, N) int: 1 positive, 0 negative, 2 and 3 first and second box corner, -1 padding; None with points
+        mask_logits : (B, 1, S/4, S/4) float, a previous prediction (clamped to -32..32 by SAM 2), or None
+        """
+        if (points is None) != (labels is None) or (points is not None and points.shape[:2] != labels.shape):
+            raise ValueError("points and labels must come together, of shapes (B, N, 2) and (B, N).")
+        if mask_logits is not None:
+            self._check(mask_logits, "mask_logits", 1, self.config.image_size // 4)
+        return self.sam_prompt_encoder(points, labels, mask_logits)
+
+    def encode_no_clicks(self, batch: int, mask_logits: Tensor | None = None) -> PromptEmbedding:
+        """Prompts of a slice without clicks, as SAM 2's video model encodes them: one padding point per object."""
+        device = self.no_mem_embed.device
+        points = torch.zeros(batch, 1, 2, device=device)
+        return self.encode_prompts(points, torch.full((batch, 1), -1, device=device), mask_logits)
+
+    def decode_masks(
+        self, embedding: Tensor, high_resolution: tuple[Tensor, Tensor], prompts: PromptEmbedding, multimask: bool
+    ) -> DecodedMasks:
+        """Predict masks of B objects; absent objects keep their logits, but have the pointer of absence.
+
+        Parameters
+        ----------
+        embedding : (B or 1, C, S/16, S/16) from `condition`
+        high_resolution : `ImageFeatures.high_resolution`
+        prompts : from `encode_prompts` or `encode_no_clicks`
+        multimask : three candidates or one, see `Sam2Config.wants_multimask` and `MaskDecoder.forward`
+        """
+        position = self.sam_prompt_encoder.grid_encoding(*embedding.shape[2:])
+        output = self.sam_mask_decoder(embedding, position, high_resolution, prompts, multimask)
+        pointers = self._mark_absent(self.obj_ptr_proj(output.tokens), output.object_logits > 0)
+        return DecodedMasks(output.mask_logits.float(), output.iou.float(), output.object_logits.float(), pointers)
+
+    def use_mask_as_output(self, features: ImageFeatures, mask: Tensor) -> DecodedMasks:
+        """Take a confirmed mask as the result of a slice, with the object pointer that the decoder makes of it.
+
+        Parameters
+        ----------
+        features : of the slice, not conditioned
+        mask : (B, 1, S, S) bool, or 0 and 1
+
+        Returns
+        -------
+        DecodedMasks
+            M = 1; logits of -10 and 10, bilinear with antialiasing; quality 1; presence -10 or 10
+        """
+        self._check(mask, "mask", 1, self.config.image_size)
+        mask = mask.to(self.no_mem_embed.dtype)
+        prompts = self.encode_no_clicks(len(mask), self.mask_downsample(mask))
+        decoded = self.decode_masks(features.embedding, features.high_resolution, prompts, multimask=False)
+        present = (mask > 0).flatten(1).any(dim=1, keepdim=True)
+        size = (self.config.image_size // 4, self.config.image_size // 4)
+        logits = mask.float() * MASK_SCALE + MASK_BIAS
+        logits = functional.interpolate(logits, size=size, mode="bilinear", antialias=True)
+        return DecodedMasks(
+            logits,
+            torch.ones_like(decoded.iou),
+            present * MASK_SCALE + MASK_BIAS,
+            self._mark_absent(decoded.pointers, present),
+        )
+
+    def encode_memory(
+        self,
+        embedding: Tensor,
+        mask_logits: Tensor,
+        object_logits: Tensor,
+        from_prompt: bool,
+        dtype: torch.dtype | None = torch.bfloat16,
+    ) -> Tensor:
+        """Remember a slice and the mask found in it.
+
+        Parameters
+        ----------
+        embedding : (B or 1, C, S/16, S/16), `ImageFeatures.embedding`, not conditioned
+        mask_logits : (B, 1, h, w), suppressed where the object is absent; of any size, resampled to S bilinearly
+        object_logits : (B, 1)
+        from_prompt : the slice was prompted, its mask enters as 0 or 1. SAM 2 does so in evaluation only; training
+            passes False.
+        dtype : SAM 2's video predictor rounds memories to bfloat16; None keeps the precision, for training
+
+        Returns
+        -------
+        (B, memory_dim, S/16, S/16)
+        """
+        size = (self.config.image_size, self.config.image_size)
+        logits = functional.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
+        mask = (logits > 0).float() if from_prompt else logits.sigmoid()
+        memory = self.memory_encoder(embedding, (mask * MASK_SCALE + MASK_BIAS).to(embedding.dtype))
+        if self.config.occlusion_embedding:
+            absent = (object_logits <= 0).to(memory.dtype)[:, :, None, None]
+            memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
+        return memory if dtype is None else memory.to(dtype)
+
+    def condition(
+        self,
+        embedding: Tensor,
+        memories: Sequence[tuple[Tensor, int]],
+        pointers: Sequence[tuple[Tensor, float]],
+        pointer_range: int | None = None,
+    ) -> Tensor:
+        """Let B objects in a slice look at their memories.
+
+        Parameters
+        ----------
+        embedding : (B or 1, C, S/16, S/16), `ImageFeatures.embedding`
+        memories : (memory, time slot) pairs from `encode_memory`; slot 0 is a prompted slice, slot d a tracked slice d
+            slices back in the direction of tracking, 1 to `memory_slots` - 1. Without memories the embedding is
+            marked as such, and pointers are not looked at.
+        pointers : (pointer, distance) pairs; (B, C) each, distance in slices, positive back in the direction of
+            tracking
+        pointer_range : distance that is encoded as 1, by default `max_pointers` - 1. SAM 2 takes
+            min(number of slices, `max_pointers`) - 1. Not used by SAM 2.0.
+
+        Returns
+        -------
+        (B or 1, C, S/16, S/16)
+        """
+        if not memories:
+            return embedding + self.no_mem_embed.view(1, -1, 1, 1)
+        for _, slot in memories:
+            if not 0 <= slot < self.config.memory_slots:
+                raise ValueError(f"time slots must be 0 to {self.config.memory_slots - 1}, got {slot}.")
+        maps, dtype = len(memories), embedding.dtype
+        grid = sine_encoding_2d(self.config.memory_dim, *embedding.shape[2:], embedding.device).flatten(2).mT
+        tokens = [memory.to(dtype).flatten(2).mT for memory, _ in memories]
+        # Row d - 1 of the table is the slice at distance d; prompted slices have the last row, -1.
+        positions = [grid + self.maskmem_tpos_enc[slot - 1] for _, slot in memories]
+        if pointers:
+            split = self.config.dim // self.config.memory_dim
+            stacked = torch.stack([pointer for pointer, _ in pointers], dim=1)
+            tokens.append(stacked.to(dtype).unflatten(2, (split, -1)).flatten(1, 2))
+            times = self._pointer_times([distance for _, distance in pointers], pointer_range)
+            positions.append(times.repeat_interleave(split, dim=0)[None])
+        return self.memory_attention(
+            embedding.expand(len(tokens[0]), -1, -1, -1), torch.cat(tokens, dim=1), torch.cat(positions, dim=1), maps
+        )
+
+    def _pointer_times(self, distances: Sequence[float], pointer_range: int | None) -> Tensor:
+        """Position encodings (P, memory_dim) of object pointers; zeros before SAM 2.1."""
+        device = self.no_mem_embed.device
+        if not self.config.pointer_time_encoding:
+            return torch.zeros(len(distances), self.config.memory_dim, device=device)
+        longest = max(1, self.config.max_pointers - 1 if pointer_range is None else pointer_range)
+        times = torch.tensor(distances, dtype=torch.float32, device=device) / longest
+        return self.obj_ptr_tpos_proj(sine_encoding_1d(times, self.config.dim).to(self.obj_ptr_tpos_proj.weight.dtype))
+
+    def _mark_absent(self, pointers: Tensor, present: Tensor) -> Tensor:
+        """Pointers (B, M, C), where the object is absent (B, 1) the learnt pointer of absence."""
+        return torch.where(present[:, :, None], pointers, self.no_obj_ptr.to(pointers.dtype))
+
+    def _check(self, maps: Tensor, name: str, channels: int, side: int) -> None:
+        if maps.ndim != 4 or tuple(maps.shape[1:]) != (channels, side, side):
+            raise ValueError(f"{name} must have shape (B, {channels}, {side}, {side}), got {tuple(maps.shape)}.")
