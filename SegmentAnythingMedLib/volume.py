@@ -52,7 +52,7 @@ class Volume:
         the geometry.
     """
 
-    voxels: np.ndarray
+    voxels: np.ndarray = field(repr=False)
     geometry: VolumeGeometry
     modality: Modality = Modality.UNKNOWN
     name: str = "volume"
