@@ -112,8 +112,8 @@ def _run_segment(options: argparse.Namespace) -> int:
     from SegmentAnythingMedLib.prompts_file import PromptsFile, save_prompts
     from SegmentAnythingMedLib.segmenting import run_job, write_result
 
-    check_output(options.output)
     volume = read_volume(options.volume, series=options.series, component=options.component)
+    check_output(options.output, volume)
     job = _job(options, volume)
     with _Interrupt.watching() as interrupt, _Bar.on_terminal() as bar:
         result = run_job(volume, job, on_slice=bar.show, is_cancelled=lambda: interrupt.asked)

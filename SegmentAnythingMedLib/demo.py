@@ -17,7 +17,7 @@ from SegmentAnythingMedLib.replacing import make_folder
 from SegmentAnythingMedLib.segmenting import Job, run_job, write_result
 from SegmentAnythingMedLib.slice_result import SliceResult
 
-ORGAN = "Liver"
+ORGAN = "liver"
 
 
 def run_demo(

@@ -213,7 +213,7 @@ def write_preview(result: JobResult, path: str | Path) -> None:
         window=result.window,
         plane_axis=plane,
         key_index=index,
-        title=f"{result.volume.name}: {', '.join(item.name for item in result.objects)}",
+        title=f"{', '.join(item.name for item in result.objects)} in {result.volume.name}",
         box_ijk=box,
     )
 

@@ -50,7 +50,7 @@ def test_flipped_and_permuted_grids_hold_the_same_truth_voxel_by_voxel(phantom: 
 
 
 def test_another_tilt_and_spacing_shows_the_same_organs_at_the_same_places(phantom: Phantom) -> None:
-    other = make_phantom("CT", (84, 76, 56), (4.0, 4.0, 4.4), (-12.0, 9.0, 15.0), seed=3)
+    other = make_phantom("CT", (80, 72, 54), (4.2, 4.2, 4.6), (-12.0, 9.0, 15.0), seed=3)
     for name in ORGANS[:5]:
         assert _volume_ml(other, name) == pytest.approx(_volume_ml(phantom, name), rel=0.03), name
         assert np.abs(_center_mm(other, name) - _center_mm(phantom, name)).max() < 1.5, name
@@ -142,8 +142,9 @@ def test_truth_does_not_depend_on_how_the_volume_is_cut_into_chunks(
     small = make_phantom("MR", (48, 40, 24), (6.4, 6.4, 9.0))
     expected = small.labelmap()
     monkeypatch.setattr("SegmentAnythingMedLib.phantom._CHUNK_VOXELS", 16_000)
-    assert np.array_equal(small.labelmap(), expected)
-    cut = make_phantom("MR", (48, 40, 24), (6.4, 6.4, 9.0)).volume.array().astype(float)
+    other = make_phantom("MR", (48, 40, 24), (6.4, 6.4, 9.0))
+    assert np.array_equal(other.labelmap(), expected)
+    cut = other.volume.array().astype(float)
     assert np.corrcoef(cut.ravel(), small.volume.array().astype(float).ravel())[0, 1] > 0.98
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from SegmentAnythingMedLib.errors import GeometryError, OutputError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.preview import preview_figure, render_preview, scale_bar_mm
+from SegmentAnythingMedLib.preview import preview_figure, render_preview
+from SegmentAnythingMedLib.preview_panels import scale_bar_mm
 from SegmentAnythingMedLib.preview_surface import oblique_anterior_camera, render_surfaces
 from SegmentAnythingMedLib.volume import Modality, Volume
 
@@ -177,7 +178,7 @@ def test_a_tilted_volume_with_nan_and_time_points_is_drawn_and_its_tilt_is_state
 def test_an_unwritable_path_is_an_output_error_and_the_old_file_stays(
     a_volume: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OutputError, match="choose another place"):
+    with pytest.raises(OutputError, match="cannot be written"):
         render_preview(a_volume, {}, tmp_path / "no folder" / "p.png")
     path = tmp_path / "p.png"
     path.write_bytes(b"old")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 
 if TYPE_CHECKING:
     from SegmentAnythingMedLib.memory.bank import MemoryEntry
@@ -95,10 +95,10 @@ def load_policy(name: str, **parameters: object) -> MemoryPolicy:
 
     Raises
     ------
-    ModelUnavailableError
+    SegmentAnythingMedError
         If there is no such policy; the message lists those there are.
     """
     if name not in policy_names():
-        raise ModelUnavailableError(f"Memory policy {name!r} is not known: use one of {', '.join(policy_names())}.")
+        raise SegmentAnythingMedError(f"Memory policy {name!r} is not known: use one of {', '.join(policy_names())}.")
     module = importlib.import_module(f"SegmentAnythingMedLib.memory.policies.{name}")
     return module.Policy(**parameters)

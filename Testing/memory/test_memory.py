@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
 from SegmentAnythingMedLib.memory.policy import PolicyContext, Selection, load_policy, policy_names
 
@@ -79,5 +79,5 @@ def test_recalled_distances_count_in_tracking_direction() -> None:
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
     assert "recent" in policy_names()
-    with pytest.raises(ModelUnavailableError, match="recent"):
+    with pytest.raises(SegmentAnythingMedError, match="recent"):
         load_policy("fifo")
