@@ -1,4 +1,4 @@
-"""The demonstration: a made-up abdomen, one box on its liver, a 3D segment, a picture, and how right it is."""
+"""The demonstration: a made-up abdomen, one box on a kidney, a 3D segment, a picture, and how right it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from SegmentAnythingMedLib.replacing import make_folder
 from SegmentAnythingMedLib.segmenting import Job, run_job, write_result
 from SegmentAnythingMedLib.slice_result import SliceResult
 
-ORGAN = "liver"
+ORGAN = "left kidney"
 
 
 def run_demo(

@@ -86,7 +86,7 @@ class Propagator:
                     beyond = _beyond(tracker.run, index) if tracker.stopped else range(0)
                     yield progress.stamp(result, skipped=len(beyond))
                     for left in beyond:
-                        if left in objects[object_id].tracked.get(self._slices.plane, ()):
+                        if left in objects[object_id].tracked_on(self._slices.plane, self._time):
                             yield progress.stamp(self._clear(object_id, objects[object_id], left), counts=False)
 
     def _trackers(self, state: TrackedObject, memories: dict[int, MemoryEntry]) -> list[Tracker]:
@@ -128,12 +128,15 @@ class Propagator:
                 meeting.leave(index, found.logits, run.weight(index))
             else:
                 mask = fused > 0
-        state.write(self._slices, index, mask)
-        state.tracked.setdefault(self._slices.plane, set()).add(index)
+        key = self._key(index)
+        spoken_about = key in state.keys  # the user prompted this slice since the propagation was planned
+        if not spoken_about:
+            state.write(self._slices, index, mask)
+            state.tracked.setdefault(self._slices.plane, set()).add(index)
         return SliceResult(
             object_id,
-            self._key(index),
-            mask if state.protected is None else state.mask_on(self._slices, index),
+            key,
+            state.mask_on(self._slices, index) if spoken_about or state.protected is not None else mask,
             found.quality,
             found.presence,
             found.overlap,
@@ -146,7 +149,9 @@ class Propagator:
         state.write(self._slices, index, np.zeros(self._slices.shape, dtype=bool))
         state.tracked[self._slices.plane].discard(index)
         mask = state.mask_on(self._slices, index)
-        return SliceResult(object_id, self._key(index), mask, presence=-10.0, overlap=0.0, revision=state.revision)
+        return SliceResult(
+            object_id, self._key(index), mask, presence=-10.0, overlap=0.0, revision=state.revision, cleared=True
+        )
 
     def _key(self, index: int) -> SliceKey:
         return SliceKey(self._volume, self._time, self._slices.plane, index)

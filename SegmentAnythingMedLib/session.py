@@ -177,10 +177,10 @@ class VolumeSession:
         slot.history.append((state.prompt_count(key), prediction))
         slot.memory = None
         state.write(slices, key.index, prediction.masks[0])
-        return self._key_result(object_id, key, candidates=prediction.masks)
+        return self._key_result(object_id, key)
 
     def choose_candidate(self, object_id: int, key: SliceKey, candidate: int) -> SliceResult:
-        """Take another of the last prediction's candidates."""
+        """Take another of the last prediction's candidates, numbered from 0, best first."""
         state = self._object(object_id)
         slot = state.keys.get(key)
         if slot is None or slot.prediction is None or not 0 <= candidate < len(slot.prediction.logits):
@@ -190,7 +190,7 @@ class VolumeSession:
         slot.history[-1] = (count, chosen)
         slot.memory = None
         state.write(self.slices(key.plane), key.index, chosen.masks[0])
-        return self._key_result(object_id, key, candidates=chosen.masks)
+        return self._key_result(object_id, key)
 
     def confirm_slice(self, object_id: int, key: SliceKey, mask: np.ndarray | None = None) -> SliceResult:
         """Make a slice the user's own: a key slice whose voxels nothing overwrites.
@@ -217,6 +217,14 @@ class VolumeSession:
         state.revision += 1
         state.protect(slices, key.index, slot.confirmed)
         return self._key_result(object_id, key)
+
+    def restore_slice(self, object_id: int, key: SliceKey, mask: np.ndarray) -> None:
+        """Put back a (rows, columns) mask that an earlier session had propagated to a slice."""
+        slices = self.slices(key.plane)
+        key_of(MaskPrompt(mask, key.index, key.plane), slices, key.volume, key.time)
+        state = self._objects.setdefault(object_id, TrackedObject(self.volume.geometry))
+        state.write(slices, key.index, mask)
+        state.tracked.setdefault(key.plane, set()).add(key.index)
 
     def protect_voxels(self, object_id: int, voxels: np.ndarray) -> None:
         """Keep (K, J, I) bool voxels, painted in any plane, as they are in the object now."""
@@ -343,18 +351,20 @@ class VolumeSession:
         answer = self.model.predict(features, SlicePrompts(mask=slot.confirmed), Recall())
         return replace(answer, logits=np.where(slot.confirmed, 10.0, -10.0).astype(np.float32)[np.newaxis])
 
-    def _key_result(self, object_id: int, key: SliceKey, candidates: np.ndarray | None = None) -> SliceResult:
+    def _key_result(self, object_id: int, key: SliceKey) -> SliceResult:
         state = self._object(object_id)
         slot = state.keys.get(key)
         prediction = slot.prediction if slot else None
         confirmed = slot is not None and slot.confirmed is not None
+        several = prediction is not None and len(prediction.logits) > 1
         return SliceResult(
             object_id,
             key,
             state.mask_on(self.slices(key.plane), key.index),
             1.0 if confirmed else float(prediction.quality[0]) if prediction else 0.0,
             prediction.presence if prediction else 0.0,
-            candidates=candidates if candidates is not None and len(candidates) > 1 else None,
+            candidates=prediction.masks_in_model_order if several else None,
+            candidate=prediction.chosen if several else 0,
             revision=state.revision,
             prompted=slot is not None,
         )
@@ -367,6 +377,8 @@ class VolumeSession:
             while slot.history and slot.history[-1][0] > left:
                 slot.history.pop()
             slot.memory = None
+            if left and slot.prediction is None:
+                return self.segment_slice(object_id, key)  # several prompts had been answered at once
             state.write(slices, key.index, slot.before if slot.prediction is None else slot.prediction.masks[0])
             if left == 0:
                 del state.keys[key]

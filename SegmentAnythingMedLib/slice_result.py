@@ -26,13 +26,15 @@ class SliceResult:
     overlap
         Dice with the neighbour it came from; 1 for prompted slices.
     candidates
-        (M, rows, columns) bool, best first, where one click has several answers.
+        (M, rows, columns) bool, best first, where one click has several answers; their order stays the same.
     candidate
         Which of them the mask is.
     revision
         The object's prompt revision the result belongs to.
     prompted
         Whether it comes from prompts on this slice.
+    cleared
+        Whether propagation emptied a slice that an earlier one had filled.
     final
         False while an opposite pass will still improve it.
     done, total, seconds_left
@@ -49,6 +51,7 @@ class SliceResult:
     candidate: int = 0
     revision: int = 0
     prompted: bool = False
+    cleared: bool = False
     final: bool = True
     done: int = 0
     total: int = 0

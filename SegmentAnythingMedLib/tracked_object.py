@@ -88,6 +88,11 @@ class TrackedObject:
             if state.confirmed is not None:
                 self.protect(stacks[key.plane], key.index, state.confirmed)
 
+    def tracked_on(self, plane: Plane, time: int) -> set[int]:
+        """Slices of a plane filled by propagation, without those the user spoke about since."""
+        spoken_about = {key.index for key in self.keys if key.plane == plane and key.time == time}
+        return self.tracked.get(plane, set()) - spoken_about
+
     def prompts_on(self, key: SliceKey, slices: SliceGeometry) -> SlicePrompts:
         """The prompts of a slice, in slice pixels."""
         return on_slice((prompt for at, prompt in self.prompts if at == key), slices, key.index)

@@ -126,6 +126,30 @@ def test_prompts_refine_and_undo_restores_each_state(session: VolumeSession) -> 
     assert session.key_slices(1, K) == ()
 
 
+def test_undoing_one_of_several_prompts_answered_at_once_outlines_the_rest(session: VolumeSession) -> None:
+    key = session.add_prompt(1, BoxPrompt.on_slice((0, 0, 29, 23), 9, K))
+    session.add_prompt(1, PointPrompt((20, 16, 9), positive=False))
+    assert session.segment_slice(1, key).mask.sum() == 64
+    assert session.undo_prompt(1).mask.sum() == 64 + 63
+
+
+def test_a_slice_prompted_during_a_propagation_is_left_alone(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    steps = session.propagate(plane=K)
+    next(steps)
+    key = session.add_prompt(1, BoxPrompt.on_slice((0, 0, 29, 23), 12, K))
+    session.segment_slice(1, key)
+    results = {result.key.index: result for result in steps}
+    assert session.mask_on(1, key).sum() == results[12].mask.sum() == 64 + 63
+
+
+def test_a_slice_of_an_earlier_session_can_be_put_back(session: VolumeSession) -> None:
+    mask = np.zeros((24, 30), dtype=bool)
+    mask[3:5, 3:5] = True
+    session.restore_slice(1, session.slice_key(K, 6), mask)
+    assert session.labelmap(1).sum() == 4 and session.key_slices(1, K) == ()
+
+
 def test_undoing_a_correction_brings_the_tracked_mask_back(session: VolumeSession) -> None:
     session.segment_slice(1, session.add_prompt(1, box_on(9)))
     run(session)
@@ -140,7 +164,8 @@ def test_a_click_has_candidates_and_the_chosen_one_is_written(session: VolumeSes
     assert [mask.sum() for mask in result.candidates] == [64, 36]
     chosen = session.choose_candidate(1, key, 1)
     assert chosen.mask.sum() == 36 and session.labelmap(1).sum() == 36
-    assert session.choose_candidate(1, key, 1).mask.sum() == 64
+    assert chosen.candidate == 1 and [mask.sum() for mask in chosen.candidates] == [64, 36]
+    assert session.choose_candidate(1, key, 0).mask.sum() == 64
     with pytest.raises(PromptError, match="no candidate 5"):
         session.choose_candidate(1, key, 5)
 

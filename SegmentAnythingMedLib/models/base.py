@@ -121,12 +121,17 @@ class Prediction:
         """Which of the model's own candidates is used."""
         return self.order[0] if self.order else 0
 
-    def preferring(self, row: int) -> Prediction:
-        """The same candidates with this row first."""
-        rows = [row, *(other for other in range(len(self.logits)) if other != row)]
+    @property
+    def masks_in_model_order(self) -> np.ndarray:
+        """(M, rows, columns) bool, as the model gave them, whichever is used."""
+        return self.masks[np.argsort(self.order)] if self.order else self.masks
+
+    def preferring(self, candidate: int) -> Prediction:
+        """The same candidates with one of the model's own first."""
         order = self.order or tuple(range(len(self.logits)))
+        rows = [order.index(candidate), *(row for row, other in enumerate(order) if other != candidate)]
         return replace(
-            self, logits=self.logits[rows], quality=self.quality[rows], order=tuple(order[other] for other in rows)
+            self, logits=self.logits[rows], quality=self.quality[rows], order=tuple(order[row] for row in rows)
         )
 
 

@@ -85,7 +85,8 @@ def test_the_chosen_candidate_is_remembered(model: sam2.Sam2Model, image: SliceI
     prediction = model.predict(features, CLICK, Recall(), multimask=True)
     chosen = prediction.preferring(2)
     np.testing.assert_array_equal(chosen.logits[0], prediction.logits[2])
-    assert chosen.preferring(1).order == (0, 2, 1)
+    assert chosen.chosen == 2 and chosen.preferring(0).order == (0, 2, 1)
+    np.testing.assert_array_equal(chosen.masks_in_model_order, prediction.masks)
     pointer = model.encode_memory(features, chosen, prompted=True).pointer
     assert torch.equal(pointer, prediction.state.pointers[:, 2])
 
