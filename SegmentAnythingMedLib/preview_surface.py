@@ -75,7 +75,7 @@ def render_surfaces(
     view = geometry.world_from_ijk(corners) @ camera.T
     low, high = view.min(axis=0), view.max(axis=0)
     extent = max(float((high - low)[:2].max()), 1e-3)
-    center, half = (low + high) / 2, extent * 0.56
+    center, half = (low + high) / 2, extent * 0.68
     count = size * _SUPERSAMPLING
     pixel = 2 * half / count
     layers = []
