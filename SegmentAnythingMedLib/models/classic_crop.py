@@ -34,8 +34,8 @@ class Frame:
         Rows and columns of the slice.
     start, stop
         First pixel, and one past the last, (row, column).
-    factor
-        Slice pixels averaged into one crop pixel, along rows and columns.
+    size
+        Rows and columns of the crop; where they are fewer than the slice's, pixels are averaged.
     spacing_mm
         Size of a slice pixel.
     """
@@ -43,7 +43,7 @@ class Frame:
     shape: tuple[int, int]
     start: tuple[int, int]
     stop: tuple[int, int]
-    factor: tuple[int, int]
+    size: tuple[int, int]
     spacing_mm: tuple[float, float]
 
     @classmethod
@@ -59,33 +59,34 @@ class Frame:
         margin = np.ceil(margin * side_mm / np.asarray(spacing_mm)) + 2
         low = np.clip(np.floor(box_rc[:2] - margin), 0, np.asarray(shape) - 1).astype(int)
         high = np.clip(np.ceil(box_rc[2:] + margin) + 1, low + 1, shape).astype(int)
-        size_mm = (high - low) * np.asarray(spacing_mm)
-        step = math.sqrt(float(np.prod(size_mm)) / MAX_PIXELS)
-        factor = np.maximum(1, np.ceil(step / np.asarray(spacing_mm) - 0.01)).astype(int)
-        if (high - low).prod() <= MAX_PIXELS:
-            factor[:] = 1
-        return cls(shape, _pair(low), _pair(high), _pair(factor), spacing_mm)
+        size = high - low
+        if size.prod() > MAX_PIXELS:
+            size_mm = size * np.asarray(spacing_mm)
+            step_mm = math.sqrt(float(np.prod(size_mm)) / MAX_PIXELS)
+            size = np.clip(np.rint(size_mm / step_mm), 1, size).astype(int)
+        return cls(shape, _pair(low), _pair(high), _pair(size), spacing_mm)
+
+    @cached_property
+    def factor(self) -> tuple[float, float]:
+        """Slice pixels, not always whole, that make one crop pixel, along rows and columns.
+
+        The same share for every crop pixel: so a mirrored slice gives a mirrored crop.
+        """
+        return tuple((b - a) / n for a, b, n in zip(self.start, self.stop, self.size, strict=True))
 
     @property
     def step_mm(self) -> tuple[float, float]:
         """Size of a crop pixel."""
         return self.spacing_mm[0] * self.factor[0], self.spacing_mm[1] * self.factor[1]
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the crop."""
-        return tuple(-(-(b - a) // f) for a, b, f in zip(self.start, self.stop, self.factor, strict=True))
-
     def take(self, pixels: np.ndarray) -> np.ndarray:
-        """(..., rows, columns) of the slice to (..., h, w) of the crop, float32, averaged."""
+        """(..., rows, columns) of the slice to (..., h, w) of the crop, float32, averaged over equal areas."""
         (row0, column0), (row1, column1) = self.start, self.stop
         part = pixels[..., row0:row1, column0:column1].astype(np.float32)
-        if self.factor == (1, 1):
+        if self.factor == (1.0, 1.0):
             return part
-        (h, w), (fr, fc) = self.size, self.factor
-        padding = [(0, 0)] * (part.ndim - 2) + [(0, h * fr - part.shape[-2]), (0, w * fc - part.shape[-1])]
-        part = np.pad(part, padding, mode="edge")
-        return part.reshape(*part.shape[:-2], h, fr, w, fc).mean(axis=(-3, -1))
+        rows, columns = (_averaging(b - a, n) for a, b, n in zip(self.start, self.stop, self.size, strict=True))
+        return rows @ part @ columns.T
 
     def take_mask(self, mask: np.ndarray) -> np.ndarray:
         """(rows, columns) bool of the slice to (h, w) bool: crop pixels that it covers at least half."""
@@ -94,20 +95,20 @@ class Frame:
     def give(self, logits: np.ndarray) -> np.ndarray:
         """(h, w) of the crop to the whole slice, float32: linear between crop pixels, ``-FAR`` outside."""
         whole = np.full(self.shape, -FAR, dtype=np.float32)
-        rows, columns = (
-            _interpolation(b - a, n, f)
-            for a, b, n, f in zip(self.start, self.stop, self.size, self.factor, strict=True)
-        )
-        fine = logits if self.factor == (1, 1) else rows @ logits @ columns.T
+        rows, columns = (_interpolation(b - a, n) for a, b, n in zip(self.start, self.stop, self.size, strict=True))
+        fine = logits if self.factor == (1.0, 1.0) else rows @ logits @ columns.T
         whole[self.start[0] : self.stop[0], self.start[1] : self.stop[1]] = np.clip(fine, -FAR, FAR)
         return whole
 
     def give_mask(self, mask: np.ndarray) -> np.ndarray:
-        """(h, w) bool of the crop to (rows, columns) bool of the slice, each crop pixel to its block."""
+        """(h, w) bool of the crop to (rows, columns) bool of the slice, each pixel from the crop pixel it lies in."""
         whole = np.zeros(self.shape, dtype=bool)
         (row0, column0), (row1, column1) = self.start, self.stop
-        blocks = mask.repeat(self.factor[0], axis=0).repeat(self.factor[1], axis=1)
-        whole[row0:row1, column0:column1] = blocks[: row1 - row0, : column1 - column0]
+        rows, columns = (
+            ((np.arange(b - a) + 0.5) / f).astype(int)
+            for a, b, f in zip(self.start, self.stop, self.factor, strict=True)
+        )
+        whole[row0:row1, column0:column1] = mask[np.ix_(rows, columns)]
         return whole
 
     def to_crop(self, points_rc: np.ndarray) -> np.ndarray:
@@ -175,9 +176,16 @@ def equivalent_radius_mm(mask: np.ndarray, step_mm: tuple[float, float]) -> floa
     return math.sqrt(max(int(mask.sum()), 1) * step_mm[0] * step_mm[1] / math.pi)
 
 
-def _interpolation(fine: int, coarse: int, factor: int) -> np.ndarray:
-    """(fine, coarse) matrix that interpolates linearly between the centres of blocks of ``factor`` pixels."""
-    at = np.clip((np.arange(fine) + 0.5) / factor - 0.5, 0, coarse - 1)
+def _averaging(fine: int, coarse: int) -> np.ndarray:
+    """(coarse, fine) float32 matrix that averages ``fine`` pixels over ``coarse`` equal stretches."""
+    edges = np.arange(coarse + 1)[:, None] * (fine / coarse)
+    before = np.clip(edges - np.arange(fine), 0.0, 1.0)
+    return ((before[1:] - before[:-1]) * (coarse / fine)).astype(np.float32)
+
+
+def _interpolation(fine: int, coarse: int) -> np.ndarray:
+    """(fine, coarse) float32 matrix that interpolates linearly between the centres of those stretches."""
+    at = np.clip((np.arange(fine) + 0.5) * (coarse / fine) - 0.5, 0, coarse - 1)
     return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(coarse))).astype(np.float32)
 
 

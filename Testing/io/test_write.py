@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import signal
 import subprocess
 import sys
@@ -211,6 +210,7 @@ def test_dicom_segmentations_say_what_they_miss(
 @pytest.fixture
 def a_full_disk() -> object:
     """Writes beyond 4 KiB fail, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="POSIX only")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))

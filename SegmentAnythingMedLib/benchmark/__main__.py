@@ -1,0 +1,164 @@
+"""``python -m SegmentAnythingMedLib.benchmark``: measure accuracy, invariance, cost and latency, and hold the floor."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from SegmentAnythingMedLib.benchmark.datasets import data_folder, load_structures
+from SegmentAnythingMedLib.benchmark.machine import load_average, matmul_gflops, processor
+from SegmentAnythingMedLib.benchmark.report import Line
+from SegmentAnythingMedLib.errors import SegmentAnythingMedError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what the command line asks for; 0 if every line holds, 1 if one fails, else the error's exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = _parser().parse_args(argv)
+    lines: list[Line] = []
+    for run in _IN_ALL if options.run == "all" else [options.run]:
+        try:
+            lines += _RUNS[run](options)
+        except SegmentAnythingMedError as error:
+            if options.run != "all":
+                sys.stderr.write(f"{error}\n")
+                return error.exit_code
+            lines.append(Line(f"{run} can be measured", False, str(error)))
+    for line in lines:
+        print(line)
+    return 0 if all(line.holds for line in lines) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m SegmentAnythingMedLib.benchmark", description=__doc__)
+    parser.add_argument("run", choices=[*_RUNS, "all"])
+    parser.add_argument("--data", help="folder of the development data (default: SEGMENT_ANYTHING_MED_DATA)")
+    parser.add_argument("--output", type=Path, default=Path("out/bench"))
+    parser.add_argument("--model", default="classic")
+    parser.add_argument("--datasets", nargs="*", default=[], help="only these datasets")
+    parser.add_argument("--limit", type=int, help="only the first N structures of each dataset")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (accuracy)")
+    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy)")
+    parser.add_argument("--regenerate", action="store_true", help="write the list anew (structures)")
+    return parser
+
+
+def _accuracy(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import accuracy, picture, report
+
+    data, started = data_folder(options.data), time.perf_counter()
+    facts = {"model": options.model, "command": _command("accuracy", options), **_facts()}
+    facts |= accuracy.run_header(options.model)
+    rows = accuracy.run_accuracy(
+        _chosen(options), data, options.output, options.model, jobs=options.jobs, fresh=options.fresh
+    )
+    minutes = f"{(time.perf_counter() - started) / 60:.1f} min"
+    facts |= {"structures": len(rows), "run time": minutes}
+    name = f"accuracy-{options.model}"
+    _write(options.output, name, report.summary(rows, facts), report.markdown(rows, facts) + f"\n![Dice]({name}.png)\n")
+    if any(row.get("scores") for row in report.headline_rows(rows)):
+        picture.draw_accuracy(rows, options.output / f"{name}.png", f"Accuracy of {options.model}, {facts['date']}")
+    return report.acceptance(rows)
+
+
+def _invariance(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import invariance
+    from SegmentAnythingMedLib.models.registry import ModelRegistry
+
+    model = ModelRegistry().load(options.model)
+    found = invariance.run_invariance(model, load_structures(), data_folder(options.data))
+    facts = {"model": options.model, "command": _command("invariance", options), **_facts()}
+    result = {**facts, "comparisons": [asdict(c) for c in found]}
+    _write(options.output, f"invariance-{options.model}", result, invariance.markdown(found, facts))
+    return invariance.acceptance(found)
+
+
+def _cost(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import cost
+
+    found = cost.run_cost(load_structures(), data_folder(options.data))
+    facts = {"command": _command("cost", options), **_facts()}
+    _write(options.output, "cost", {**facts, "costs": cost.as_json(found)}, cost.markdown(found, facts))
+    return cost.acceptance(found)
+
+
+def _latency(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import latency
+
+    figures = latency.run_latency(options.model)
+    facts = {"model": options.model, "command": _command("latency", options), **_facts()}
+    _write(options.output, "latency", {**facts, "figures": figures}, latency.markdown(figures, facts))
+    return latency.acceptance(figures)
+
+
+def _structures(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import catalog
+
+    data = data_folder(options.data)
+    if options.regenerate:
+        catalog.regenerate(data)
+    rows = load_structures(datasets=options.datasets)
+    problems = catalog.validate(rows, data)
+    for problem in problems:
+        print(problem)
+    return [Line("every structure can be opened and is what the list says", not problems, f"{len(rows)} structures")]
+
+
+_RUNS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
+    "accuracy": _accuracy,
+    "invariance": _invariance,
+    "cost": _cost,
+    "latency": _latency,
+    "structures": _structures,
+}
+_IN_ALL = ("accuracy", "invariance", "cost", "latency")
+
+
+def _chosen(options: argparse.Namespace) -> list:
+    structures = load_structures(datasets=options.datasets)
+    if options.limit is None:
+        return structures
+    taken: dict[str, int] = {}
+    chosen = []
+    for structure in structures:
+        taken[structure.dataset] = taken.get(structure.dataset, 0) + 1
+        if taken[structure.dataset] <= options.limit:
+            chosen.append(structure)
+    return chosen
+
+
+def _command(run: str, options: argparse.Namespace) -> str:
+    """What was asked for, without paths of this machine."""
+    parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * (run != "latency")]
+    parts += [f"--model {options.model}"] * (run != "cost")
+    if run == "accuracy":
+        parts += [f"--jobs {options.jobs}", *([f"--datasets {' '.join(options.datasets)}"] if options.datasets else [])]
+        parts += [f"--limit {options.limit}"] if options.limit else []
+    return "`" + " ".join(part for part in parts if part) + "`"
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "matmul peak": f"{matmul_gflops():.0f} GFLOP/s fp32 (load average {load_average():.1f})",
+    }
+
+
+def _write(folder: Path, name: str, result: dict[str, Any], text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1, default=str) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
