@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from SegmentAnythingMedLib import __version__
-from SegmentAnythingMedLib.errors import PromptError, SegmentAnythingMedError
+from SegmentAnythingMedLib.errors import OutputError, PromptError, SegmentAnythingMedError
 
-EXIT_DONE, EXIT_BAD_INPUT, EXIT_MODEL_UNAVAILABLE, EXIT_CANCELLED = 0, 2, 3, 4
+EXIT_DONE, EXIT_BAD_INPUT, EXIT_MODEL_UNAVAILABLE, EXIT_CANCELLED, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _BAR_WIDTH = 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 bad usage or input, 3 model unavailable, 4 cancelled."""
+    """Run a command and return its exit code.
+
+    0 done, 2 bad usage or input, 3 model unavailable, 4 cancelled with the part that was done written, 130
+    interrupted before there was anything to write.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
@@ -34,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"segment-anything-med: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("\nsegment-anything-med: Interrupted; nothing was written.", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except MemoryError:
         if options.debug:
             raise
@@ -85,7 +93,7 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
     add(
         "--window", help="auto, soft-tissue, lung, bone, brain, mediastinum, liver, percentile, identity or WIDTH/LEVEL"
     )
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    add("--device", default="auto", type=_device, help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--time", type=int, help="time point of a 4D volume, from 0")
     add("--component", type=int, help="which value of a volume with many values per voxel, from 0")
     add("--segment-name", help="name of the segment")
@@ -93,6 +101,12 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--preview", metavar="OUT.png", help="draw the result")
     add("--json", action="store_true", help="print one JSON object with slices, scores, volume and seconds")
     segment.set_defaults(run=_run_segment)
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu, cuda, cuda:1 or mps")
+    return name
 
 
 def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -109,11 +123,15 @@ def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _run_segment(options: argparse.Namespace) -> int:
     from SegmentAnythingMedLib.io import check_output, read_volume
+    from SegmentAnythingMedLib.preview import check_preview_path
     from SegmentAnythingMedLib.prompts_file import PromptsFile, save_prompts
     from SegmentAnythingMedLib.segmenting import run_job, write_result
 
+    _check_paths(options)
     volume = read_volume(options.volume, series=options.series, component=options.component)
     check_output(options.output, volume)
+    if options.preview:
+        check_preview_path(options.preview)
     job = _job(options, volume)
     with _Interrupt.watching() as interrupt, _Bar.on_terminal() as bar:
         result = run_job(volume, job, on_slice=bar.show, is_cancelled=lambda: interrupt.asked)
@@ -130,19 +148,38 @@ def _run_segment(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _check_paths(options: argparse.Namespace) -> None:
+    """Refuse to write over an input, or two results over each other."""
+    written = {"--output": options.output, "--preview": options.preview, "--save-prompts": options.save_prompts}
+    taken = {Path(options.volume).resolve(): "the volume"}
+    if options.prompts:
+        taken[Path(options.prompts).resolve()] = "the prompts file"
+    for option, name in written.items():
+        if name is None:
+            continue
+        path = Path(name).resolve()
+        inside = Path(options.volume).is_dir() and Path(options.volume).resolve() in path.parents
+        if path in taken or (inside and path.exists()):
+            raise OutputError(f"{option} {name} is {taken.get(path, 'a file of the volume')}: choose another name.")
+        if not path.parent.is_dir():
+            raise OutputError(f"{option} {name} cannot be written: its folder does not exist.")
+        taken[path] = option
+
+
 def _job(options: argparse.Namespace, volume: Any) -> Any:
     """The job the options describe."""
     from SegmentAnythingMedLib.geometry import Plane
     from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL
     from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
-    from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, load_prompts
+    from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, clean_name, load_prompts
     from SegmentAnythingMedLib.propagation import Direction
     from SegmentAnythingMedLib.segmenting import Job
 
-    replayed = load_prompts(options.prompts) if options.prompts else PromptsFile(())
-    replayed.check_volume(volume)
+    replayed = load_prompts(options.prompts).on_volume(volume) if options.prompts else PromptsFile(())
     plane = Plane.named(options.plane, volume.geometry)
     typed: list[Any] = []
+    if options.slice is not None and options.box is None:
+        raise PromptError("--slice goes with --box; a point says its slice itself.")
     if options.box is not None:
         if options.slice is None:
             raise PromptError("--box needs --slice: the index of the slice it was drawn on.")
@@ -152,9 +189,9 @@ def _job(options: argparse.Namespace, volume: Any) -> Any:
     objects = [*replayed.objects]
     if typed:
         number = max((item.object_id for item in objects), default=0) + 1
-        objects.append(ObjectPrompts(number, tuple(typed), options.segment_name or ""))
+        objects.append(ObjectPrompts(number, tuple(typed), clean_name(options.segment_name or "")))
     elif options.segment_name and len(objects) == 1:
-        objects = [ObjectPrompts(objects[0].object_id, objects[0].prompts, options.segment_name)]
+        objects = [ObjectPrompts(objects[0].object_id, objects[0].prompts, clean_name(options.segment_name))]
     first, last = options.range or (None, None)
     return Job(
         tuple(objects),
@@ -173,7 +210,7 @@ def _sentences(summary: dict[str, Any]) -> str:
     lines = []
     for item in summary["objects"]:
         indices = [one["index"] for one in item["slices"]]
-        where = f"slices {min(indices)} to {max(indices)}" if indices else "no slice"
+        where = f"{len(indices)} slices from {min(indices)} to {max(indices)}" if indices else "no slice"
         lines.append(
             f"{item['name']}: {item['volume_ml']:.1f} ml, {item['voxels']} voxels, {where}, score {item['score']:.2f}"
         )

@@ -28,6 +28,7 @@ SNAP_DEGREES = 1.0
 
 _ANATOMICAL_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _MAX_OBLIQUE_SIDE = 1024
+_MAX_MM = 1e7
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,8 @@ class VolumeGeometry:
 
     def __post_init__(self) -> None:
         matrix = np.array(self.ijk_to_world, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise GeometryError(f"ijk_to_world must be a finite 4x4 matrix, got {matrix.tolist()}.")
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or np.abs(matrix).max() > _MAX_MM:
+            raise GeometryError(f"ijk_to_world must be a 4x4 matrix of believable millimetres, got {matrix.tolist()}.")
         if abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
             raise GeometryError("The volume's directions are degenerate: two of its axes point the same way.")
         if len(self.size_ijk) != 3 or min(self.size_ijk) < 1:
@@ -148,7 +149,7 @@ class Plane:
             raise GeometryError(f"A plane's axis is 0 (I), 1 (J) or 2 (K), not {self.axis}.")
         if self.normal_ijk is not None:
             normal = tuple(round(float(n), 9) for n in self.normal_ijk)
-            if len(normal) != 3 or not all(map(math.isfinite, normal)) or not any(normal):
+            if len(normal) != 3 or not all(abs(n) < _MAX_MM for n in normal) or not any(normal):
                 raise GeometryError(f"An oblique plane needs a finite normal that is not zero, got {self.normal_ijk}.")
             object.__setattr__(self, "normal_ijk", normal)
 
@@ -190,7 +191,16 @@ class Plane:
             return cls(axis)
         leading = np.argmax(np.abs(normal))
         normal = normal * np.sign(normal[leading])
-        return cls(None, tuple(geometry.world_to_ijk[:3, :3] @ normal))
+        return cls(None, tuple(np.round(geometry.world_to_ijk[:3, :3] @ normal, 6).tolist()))
+
+    def settled(self, geometry: VolumeGeometry) -> Plane:
+        """The same orientation as `from_normal` gives it: unit length, one sign, snapped to the array's slices."""
+        if self.normal_ijk is None:
+            return self
+        settled = Plane.from_normal(geometry.ijk_to_world[:3, :3] @ np.asarray(self.normal_ijk), geometry)
+        if settled.normal_ijk is None or np.abs(np.subtract(settled.normal_ijk, self.normal_ijk)).max() > 1e-5:
+            return settled
+        return self  # settled before, but for rounding
 
 
 def anatomical_axes(geometry: VolumeGeometry) -> dict[str, int]:
@@ -291,44 +301,48 @@ class SliceGeometry:
         low, block = _cropped(source, coordinates)
         return ndimage.map_coordinates(block, coordinates - low[:, None, None], order=order, mode="nearest")
 
-    def paste(self, mask: np.ndarray, index: int, target: np.ndarray, keep: np.ndarray | None = None) -> None:
-        """Write a (rows, columns) mask of slice ``index`` into a (K, J, I) array, in place.
+    def region(self, index: int) -> tuple[object, ...]:
+        """Index of the slice's voxels in a (K, J, I) array.
 
-        Every voxel belongs to the slice nearest to its centre, so a stack of pasted slices leaves no hole. Voxels
-        that are True in ``keep`` (K, J, I) stay as they are.
+        Every voxel belongs to the slice nearest to its centre, so the regions of a stack leave no hole. Along an IJK
+        axis a basic index (a view, rows and columns), oblique three arrays (k, j, i).
         """
         self.check_index(index)
         if self.plane.axis is not None:
-            region = _view(target, self.plane.axis, index)
-            if keep is None:
-                region[...] = mask
-            else:
-                np.copyto(region, mask, where=~_view(keep, self.plane.axis, index), casting="unsafe")
-            return
-        voxels, pixels = self._voxels_of_slice(index)
-        if keep is not None:
-            free = ~keep[voxels]
-            voxels, pixels = tuple(axis[free] for axis in voxels), tuple(axis[free] for axis in pixels)
-        target[voxels] = mask[pixels]
+            return (slice(None),) * (2 - self.plane.axis) + (index,)
+        return self._voxels_of_slice(index)
 
-    def _voxels_of_slice(self, index: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-        """Voxels (k, j, i) whose centre is nearest to an oblique slice, and their pixels (row, column) on it."""
-        size_i, size_j, size_k = self.volume.size_ijk
+    def values(self, mask: np.ndarray, index: int) -> np.ndarray:
+        """A (rows, columns) mask of slice ``index`` at the voxels of its `region`."""
+        if self.plane.axis is not None:
+            return mask
+        k, j, i = self._voxels_of_slice(index)
+        _, pixels = self.pixels_from_ijk(np.stack([i, j, k], axis=-1))
+        rows, columns = np.clip(np.rint(pixels).astype(int), 0, np.asarray(self.shape) - 1).T
+        return mask[rows, columns]
+
+    def paste(self, mask: np.ndarray, index: int, target: np.ndarray) -> None:
+        """Write a (rows, columns) mask of slice ``index`` into a (K, J, I) array, in place."""
+        target[self.region(index)] = self.values(mask, index)
+
+    def _voxels_of_slice(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Voxels (k, j, i) whose centre is nearest to an oblique slice: a few on each line of the steepest axis."""
         depth = self._ijk_to_stack[0]
-        j, i = np.meshgrid(np.arange(size_j), np.arange(size_i), indexing="ij")
-        in_plane = depth[0] * i + depth[1] * j + depth[3]
+        steep = int(np.argmax(np.abs(depth[:3])))
+        first, second = (axis for axis in range(3) if axis != steep)
+        a, b = np.meshgrid(*(np.arange(self.volume.size_ijk[axis]) for axis in (first, second)), indexing="ij")
+        base = depth[first] * a + depth[second] * b + depth[3]
+        lowest = np.ceil(np.minimum((index - 0.5 - base) / depth[steep], (index + 0.5 - base) / depth[steep]) - 1e-6)
         found = []
-        for k in range(size_k):
-            distance = in_plane + depth[2] * k
-            near = np.rint(distance) == index
-            if near.any():
-                found.append(np.stack([np.full(int(near.sum()), k), j[near], i[near]]))
-        if not found:
-            return (np.empty(0, int),) * 3, (np.empty(0, int),) * 2
-        kji = np.concatenate(found, axis=1)
-        _, pixels = self.pixels_from_ijk(np.stack([kji[2], kji[1], kji[0]], axis=-1))
-        pixels = np.clip(np.rint(pixels).astype(int), 0, np.asarray(self.shape) - 1)
-        return tuple(kji), (pixels[:, 0], pixels[:, 1])
+        for step in range(int(np.ceil(1 / abs(depth[steep]))) + 1):
+            along = (lowest + step).astype(int)
+            near = np.rint(base + depth[steep] * along) == index
+            near &= (along >= 0) & (along < self.volume.size_ijk[steep])
+            ijk = np.empty((3, int(near.sum())), dtype=int)
+            ijk[first], ijk[second], ijk[steep] = a[near], b[near], along[near]
+            found.append(ijk)
+        i, j, k = np.concatenate(found, axis=1)
+        return k, j, i
 
     @cached_property
     def _ijk_to_stack(self) -> np.ndarray:

@@ -173,6 +173,13 @@ class SlicePrompts:
         )
 
     @property
+    def is_only_negative(self) -> bool:
+        """There are prompts, and none says where the object is."""
+        positive = self.positive.any() or any(inside for _, inside in self.scribbles)
+        elsewhere = self.box_rc is not None or self.lasso_rc is not None or self.mask is not None
+        return not self.is_empty and not positive and not elsewhere
+
+    @property
     def is_single_click(self) -> bool:
         """One positive point and nothing else: several answers are possible."""
         alone = self.box_rc is None and not self.scribbles and self.lasso_rc is None and self.mask is None
@@ -191,7 +198,10 @@ def slice_index(prompt: Prompt, slices: SliceGeometry) -> int:
         raise PromptError(f"The {prompt.label} was drawn on {prompt.plane}, not on {slices.plane}.")
     if isinstance(prompt, MaskPrompt):
         return _checked_mask_index(prompt, slices)
-    points = prompt.points_ijk
+    try:
+        points = prompt.points_ijk
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"The {prompt.kind} prompt needs (I, J, K) positions: {error}.") from error
     if points.ndim != 2 or points.shape[1:] != (3,) or not np.isfinite(points).all():
         raise PromptError(f"The {prompt.kind} prompt needs finite (I, J, K) positions, got {points.tolist()}.")
     needed = {"scribble": 2, "lasso": 3}.get(prompt.kind, 1)

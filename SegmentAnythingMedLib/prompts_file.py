@@ -24,8 +24,8 @@ import binascii
 import json
 import math
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from SegmentAnythingMedLib.volume import Volume
 FORMAT = "segment-anything-med-prompts"
 VERSION = 1
 _MAX_MASK_PIXELS = 1 << 26
+_MOST = 1e12
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,31 @@ class PromptsFile:
     window: str = ""
     volume: Mapping[str, Any] = field(default_factory=dict)
 
-    def check_volume(self, volume: Volume) -> None:
-        """Raise a `GeometryError` if the file was made on a volume of another size."""
-        size = self.volume.get("size_ijk")
-        if size is not None and list(size) != list(volume.geometry.size_ijk):
+    def on_volume(self, volume: Volume) -> PromptsFile:
+        """The prompts with their oblique planes settled for this volume.
+
+        Raises
+        ------
+        GeometryError
+            If the file was made on a volume of another size or spacing.
+        """
+        geometry = volume.geometry
+        size, spacing = self.volume.get("size_ijk"), self.volume.get("spacing_mm")
+        if size is not None and size != list(geometry.size_ijk):
             raise GeometryError(
                 f"The prompts were made on a volume of {_times(size)} voxels, this one has "
-                f"{_times(volume.geometry.size_ijk)}: choose the volume they belong to."
+                f"{_times(geometry.size_ijk)}: choose the volume they belong to."
             )
+        if spacing is not None and not np.allclose(_point(spacing, "spacing_mm"), geometry.spacing_mm, rtol=0.01):
+            raise GeometryError(
+                f"The prompts were made on voxels of {_times(spacing)} mm, these are "
+                f"{_times(round(s, 4) for s in geometry.spacing_mm)} mm: choose the volume they belong to."
+            )
+        objects = [
+            replace(item, prompts=tuple(replace(one, plane=one.plane.settled(geometry)) for one in item.prompts))
+            for item in self.objects
+        ]
+        return replace(self, objects=tuple(objects))
 
 
 def save_prompts(path: str | Path, content: PromptsFile, volume: Volume | None = None) -> None:
@@ -109,8 +128,8 @@ def load_prompts(path: str | Path) -> PromptsFile:
         If it cannot be read, is not such a file, or holds a prompt that is wrong; the message says where.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise PromptError(f"The prompts file {path} cannot be read: {error}.") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise PromptError(f'{path} is not a prompts file: it lacks "format": "{FORMAT}".')
@@ -123,8 +142,13 @@ def load_prompts(path: str | Path) -> PromptsFile:
     if time is not None and (not isinstance(time, int) or isinstance(time, bool) or time < 0):
         raise PromptError(f'{path}: "time" must be a whole number from 0, got {time!r}.')
     volume = document.get("volume", {})
+    decoded = tuple(_decode_object(item, number) for number, item in enumerate(objects))
+    ids = [item.object_id for item in decoded]
+    twice = next((number for number in ids if ids.count(number) > 1), None)
+    if twice is not None:
+        raise PromptError(f'{path}: "id" {twice} stands twice; put all prompts of an object together.')
     return PromptsFile(
-        tuple(_decode_object(item, number) for number, item in enumerate(objects)),
+        decoded,
         time,
         str(document.get("model", "")),
         str(document.get("window", "")),
@@ -194,7 +218,7 @@ def _decode_object(item: dict[str, Any], number: int) -> ObjectPrompts:
             decoded.append(decode_prompt(content))
         except (PromptError, GeometryError) as error:
             raise PromptError(f"Object {object_id}, prompt {position + 1}: {error}") from error
-    return ObjectPrompts(object_id, tuple(decoded), str(item.get("name", "")))
+    return ObjectPrompts(object_id, tuple(decoded), clean_name(str(item.get("name", ""))))
 
 
 def _decode_plane(content: Any) -> Plane:
@@ -223,7 +247,7 @@ def _decode_mask(content: dict[str, Any], plane: Plane) -> MaskPrompt:
 
 def _point(value: Any, name: str) -> tuple[float, float, float]:
     numbers = isinstance(value, (list, tuple)) and len(value) == 3
-    if not numbers or not all(type(x) in (int, float) and math.isfinite(x) for x in value):
+    if not numbers or not all(type(x) in (int, float) and abs(x) < _MOST for x in value):
         raise PromptError(f'"{name}" must be three finite numbers, got {value!r}.')
     return tuple(float(x) for x in value)
 
@@ -234,9 +258,16 @@ def _points(value: Any, name: str) -> tuple[tuple[float, float, float], ...]:
     return tuple(_point(point, name) for point in value)
 
 
+def clean_name(name: str) -> str:
+    """A segment's name that every file and picture can show: one line, no control characters, at most 100 letters."""
+    plain = name.encode("utf-8", "replace").decode("utf-8")
+    shown = "".join(letter if letter.isprintable() else " " for letter in plain)
+    return " ".join(shown.split())[:_LONGEST_NAME]
+
+
 def _floats(point: tuple[float, ...]) -> list[float]:
     return [float(x) for x in point]
 
 
-def _times(size: Any) -> str:
-    return " x ".join(str(n) for n in size)
+def _times(numbers: Any) -> str:
+    return " x ".join(map(str, numbers)) if isinstance(numbers, Iterable) else str(numbers)

@@ -101,7 +101,7 @@ def plan_passes(
     empty_keys
         Key slices the user said are empty: passes end before them and none starts there.
     first, last
-        Range of slices, inclusive, ``first <= last``.
+        Range of slices, inclusive, ``first <= last``. A pass starts beside its key slice, also outside the range.
     direction
         Which ways to travel.
     """
@@ -111,12 +111,12 @@ def plan_passes(
         for key in keys:
             ahead = [wall for wall in walls if (wall - key) * step > 0]
             wall = min(ahead, key=lambda index: abs(index - key)) if ahead else None
-            end = (last if step > 0 else first) if wall is None else wall - step
-            begin = key + step
-            low, high = max(min(begin, end), first), min(max(begin, end), last)
-            if (end - begin) * step < 0 or low > high:
+            limit = last if step > 0 else first
+            end = limit if wall is None else min(limit * step, (wall - step) * step) * step
+            reached = max(key + step, first) if step > 0 else min(key + step, last)
+            if (end - reached) * step < 0:
                 continue
-            begin, end = (low, high) if step > 0 else (high, low)
+            begin = key + step
             passes.append(Pass(key, step, begin, end, wall if wall in keys else None))
     return passes
 

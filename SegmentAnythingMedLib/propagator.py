@@ -82,6 +82,13 @@ class Propagator:
                     if tracker.stopped or index not in tracker.run.indices:
                         continue
                     found = self._follow(tracker, index)
+                    if not self._course.first <= index <= self._course.last:
+                        continue  # on the way from a key slice outside the range
+                    if found.revived is not None:
+                        before = self._take(
+                            object_id, objects[object_id], index - step, found.revived, tracker.run, Meeting()
+                        )
+                        yield progress.stamp(before, counts=False)
                     result = self._take(object_id, objects[object_id], index, found, tracker.run, meetings[object_id])
                     beyond = _beyond(tracker.run, index) if tracker.stopped else range(0)
                     yield progress.stamp(result, skipped=len(beyond))
@@ -131,12 +138,12 @@ class Propagator:
         key = self._key(index)
         spoken_about = key in state.keys  # the user prompted this slice since the propagation was planned
         if not spoken_about:
-            state.write(self._slices, index, mask)
+            state.write_tracked(self._slices, index, mask)
             state.tracked.setdefault(self._slices.plane, set()).add(index)
         return SliceResult(
             object_id,
             key,
-            state.mask_on(self._slices, index) if spoken_about or state.protected is not None else mask,
+            state.mask_on(self._slices, index),
             found.quality,
             found.presence,
             found.overlap,
@@ -146,7 +153,7 @@ class Propagator:
 
     def _clear(self, object_id: int, state: TrackedObject, index: int) -> SliceResult:
         """Empty a slice that an earlier propagation had filled beyond where this one stopped."""
-        state.write(self._slices, index, np.zeros(self._slices.shape, dtype=bool))
+        state.write_tracked(self._slices, index, np.zeros(self._slices.shape, dtype=bool))
         state.tracked[self._slices.plane].discard(index)
         mask = state.mask_on(self._slices, index)
         return SliceResult(

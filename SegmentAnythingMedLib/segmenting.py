@@ -14,6 +14,7 @@ Example
 from __future__ import annotations
 
 import colorsys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from SegmentAnythingMedLib.errors import PromptError
-from SegmentAnythingMedLib.geometry import Plane
+from SegmentAnythingMedLib.geometry import Plane, SliceKey
 from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL, ModelRegistry
 from SegmentAnythingMedLib.prompts import BoxPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts
@@ -32,6 +33,9 @@ from SegmentAnythingMedLib.session import VolumeSession
 from SegmentAnythingMedLib.slice_result import SliceResult
 from SegmentAnythingMedLib.volume import Volume
 
+logger = logging.getLogger(__name__)
+
+_KEEPS_OVERLAPS = (".seg.nrrd", ".dcm")
 _FIRST_HUE = 0.09
 _GOLDEN_RATIO = 0.618034
 
@@ -63,15 +67,31 @@ class Job:
     time: int = 0
 
 
+@dataclass(frozen=True)
+class SliceScore:
+    """Numbers of a slice as it was last answered."""
+
+    key: SliceKey
+    pixels: int
+    quality: float
+    presence: float
+    prompted: bool
+
+    @classmethod
+    def of(cls, result: SliceResult) -> SliceScore:
+        pixels = int(np.count_nonzero(result.mask))
+        return cls(result.key, pixels, result.quality, result.presence, result.prompted)
+
+
 @dataclass(frozen=True, eq=False)
 class SegmentedObject:
-    """One finished object; ``slices`` are its last results by (plane, index), ``mask`` is (K, J, I) bool."""
+    """One finished object; ``slices`` are the numbers of every slice visited, ``mask`` is (K, J, I) bool."""
 
     object_id: int
     name: str
     color: tuple[float, float, float]
     mask: np.ndarray
-    slices: tuple[SliceResult, ...]
+    slices: tuple[SliceScore, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,23 +124,23 @@ class JobResult:
 
     def _describe(self, item: SegmentedObject) -> dict[str, Any]:
         voxels = int(np.count_nonzero(item.mask))
-        filled = [result for result in item.slices if result.mask.any()]
+        filled = [score for score in item.slices if score.pixels]
         return {
             "id": item.object_id,
             "name": item.name,
             "voxels": voxels,
             "volume_ml": round(voxels * self.volume.geometry.voxel_volume_mm3 / 1000, 3),
-            "score": round(float(np.mean([result.quality for result in filled])), 4) if filled else 0.0,
+            "score": round(float(np.mean([score.quality for score in filled])), 4) if filled else 0.0,
             "slices": [
                 {
-                    "plane": str(result.key.plane),
-                    "index": result.key.index,
-                    "pixels": int(np.count_nonzero(result.mask)),
-                    "score": round(result.quality, 4),
-                    "presence": round(result.presence, 3),
-                    "prompted": result.prompted,
+                    "plane": str(score.key.plane),
+                    "index": score.key.index,
+                    "pixels": score.pixels,
+                    "score": round(score.quality, 4),
+                    "presence": round(score.presence, 3),
+                    "prompted": score.prompted,
                 }
-                for result in filled
+                for score in filled
             ],
         }
 
@@ -155,14 +175,18 @@ def run_job(
     """
     if not any(item.prompts for item in job.objects):
         raise PromptError("There is nothing to segment: give a box, a point or a prompts file.")
+    for item in job.objects:
+        if item.prompts and not any(getattr(prompt, "positive", True) for prompt in item.prompts):
+            who = item.name or f"object {item.object_id}"
+            raise PromptError(f"There are only negative prompts for {who}: add a point or a box inside it.")
     start = time.perf_counter()
     model = (registry or ModelRegistry()).load(job.model, job.device)
     loaded = time.perf_counter()
     session = VolumeSession(volume, model, window=job.window, time=job.time, policy=job.policy)
-    latest: dict[tuple[int, Plane, int], SliceResult] = {}
+    latest: dict[tuple[int, SliceKey], SliceScore] = {}
     cancelled = False
     for result in _results(session, job):
-        latest[result.object_id, result.key.plane, result.key.index] = result
+        latest[result.object_id, result.key] = SliceScore.of(result)
         on_slice(result)
         if is_cancelled():
             cancelled = True
@@ -191,9 +215,12 @@ def write_result(result: JobResult, output: str | Path, preview: str | Path | No
     """
     from SegmentAnythingMedLib.io import Labels, Segment, write_labels
 
+    masks = [item.mask for item in result.objects]
+    if not str(output).lower().endswith(_KEEPS_OVERLAPS):
+        masks = _without_overlaps(masks)
     segments = tuple(
-        Segment(item.name, item.mask.astype(np.uint16) * value, value, item.color)
-        for value, item in enumerate(result.objects, start=1)
+        Segment(item.name, mask.astype(np.uint8 if value < 256 else np.uint16) * value, value, item.color)
+        for value, (item, mask) in enumerate(zip(result.objects, masks, strict=True), start=1)
     )
     write_labels(output, Labels(result.volume.geometry, segments), volume=result.volume)
     if preview is not None:
@@ -216,6 +243,20 @@ def write_preview(result: JobResult, path: str | Path) -> None:
         title=f"{', '.join(item.name for item in result.objects)} in {result.volume.name}",
         box_ijk=box,
     )
+
+
+def _without_overlaps(masks: list[np.ndarray]) -> list[np.ndarray]:
+    """Masks that share no voxel: the first object keeps what several claim, and a warning says so."""
+    taken, apart, shared = np.zeros_like(masks[0]), [], 0
+    for mask in masks:
+        shared += int(np.count_nonzero(mask & taken))
+        apart.append(mask & ~taken)
+        taken |= mask
+    if shared:
+        logger.warning(
+            "%d voxels belong to two segments: a label map gives them to the first; .seg.nrrd keeps both.", shared
+        )
+    return apart
 
 
 def segment_color(number: int) -> tuple[float, float, float]:
@@ -241,16 +282,16 @@ def _results(session: VolumeSession, job: Job) -> Iterator[SliceResult]:
 
 
 def _finished_objects(
-    session: VolumeSession, job: Job, latest: dict[tuple[int, Plane, int], SliceResult]
+    session: VolumeSession, job: Job, latest: dict[tuple[int, SliceKey], SliceScore]
 ) -> Iterator[SegmentedObject]:
     for number, item in enumerate(job.objects):
         if item.object_id not in session.object_ids:
             continue
-        slices = [result for (owner, _, _), result in latest.items() if owner == item.object_id]
-        slices.sort(key=lambda result: (str(result.key.plane), result.key.index))
+        scores = [score for (owner, _), score in latest.items() if owner == item.object_id]
+        scores.sort(key=lambda score: (str(score.key.plane), score.key.index))
         name = item.name or f"Segment_{item.object_id}"
         yield SegmentedObject(
-            item.object_id, name, segment_color(number), session.labelmap(item.object_id), tuple(slices)
+            item.object_id, name, segment_color(number), session.labelmap(item.object_id), tuple(scores)
         )
 
 

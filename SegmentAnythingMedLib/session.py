@@ -23,12 +23,12 @@ from SegmentAnythingMedLib.features import FeatureCache, StageTimes
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry, SliceKey
 from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
 from SegmentAnythingMedLib.memory.policy import MemoryPolicy, load_policy
-from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceModel
+from SegmentAnythingMedLib.models.base import Prediction, Recall, Sized, SliceModel
 from SegmentAnythingMedLib.prompts import MaskPrompt, Prompt, SlicePrompts
 from SegmentAnythingMedLib.propagation import Direction, StopRule
 from SegmentAnythingMedLib.propagator import Course, Propagator
 from SegmentAnythingMedLib.slice_result import SliceResult
-from SegmentAnythingMedLib.tracked_object import KeySlice, TrackedObject, key_of
+from SegmentAnythingMedLib.tracked_object import KeySlice, KeyStep, TrackedObject, key_of
 from SegmentAnythingMedLib.tracking import key_memory, make_context
 from SegmentAnythingMedLib.volume import Volume
 from SegmentAnythingMedLib.windowing import Window, choose_window
@@ -138,14 +138,15 @@ class VolumeSession:
         if key not in state.keys:
             tracked = key.index in state.tracked.get(key.plane, ())
             state.keys[key] = KeySlice(state.mask_on(slices, key.index), tracked)
-        elif state.keys[key].confirmed is not None:
-            self._unconfirm(state, key)
         state.prompts.append((key, prompt))
         state.revision += 1
         return key
 
     def undo_prompt(self, object_id: int) -> SliceResult | None:
-        """Take back the object's last prompt and return its slice as it was before; None if there is none."""
+        """Take back the object's last prompt and return its slice as it was before; None if there is none.
+
+        What was painted or confirmed on the slice stays.
+        """
         state = self._object(object_id)
         if not state.prompts:
             return None
@@ -156,12 +157,14 @@ class VolumeSession:
         """Take back all prompts of a slice and what was confirmed there."""
         state = self._object(object_id)
         state.prompts = [(at, prompt) for at, prompt in state.prompts if at != key]
-        if key in state.keys and state.keys[key].confirmed is not None:
-            self._unconfirm(state, key)
+        if key in state.keys:
+            state.keys[key].steps.clear()
         return self._after_removal(object_id, state, key)
 
     def segment_slice(self, object_id: int, key: SliceKey) -> SliceResult:
         """Outline the object on a slice from all its prompts there, refining the earlier outline if there is one.
+
+        Only negative prompts on a slice where the object is not shown say that it is not there.
 
         Raises
         ------
@@ -173,10 +176,11 @@ class VolumeSession:
         if prompts.is_empty:
             raise PromptError(f"Slice {key.index} has no prompts: add a point or a box first.")
         slot = state.keys[key]
-        prediction = self._predict_key(state, key, prompts)
-        slot.history.append((state.prompt_count(key), prediction))
-        slot.memory = None
-        state.write(slices, key.index, prediction.masks[0])
+        nothing = prompts.is_only_negative and slot.prediction is None and not slot.before.any()
+        answer = _prediction_of(slot.before) if nothing else self._predict_key(state, key, prompts)
+        slot.add(KeyStep(state.prompt_count(key), answer))
+        state.keep_key_slices(self._stacks)
+        state.write_key(slices, key.index, slot.mask)
         return self._key_result(object_id, key)
 
     def choose_candidate(self, object_id: int, key: SliceKey, candidate: int) -> SliceResult:
@@ -185,11 +189,9 @@ class VolumeSession:
         slot = state.keys.get(key)
         if slot is None or slot.prediction is None or not 0 <= candidate < len(slot.prediction.logits):
             raise PromptError(f"Slice {key.index} has no candidate {candidate}.")
-        count, prediction = slot.history[-1]
-        chosen = prediction.preferring(candidate)
-        slot.history[-1] = (count, chosen)
-        slot.memory = None
-        state.write(self.slices(key.plane), key.index, chosen.masks[0])
+        chosen = slot.prediction.preferring(candidate)
+        slot.add(replace(slot.steps.pop(), prediction=chosen))
+        state.write_key(self.slices(key.plane), key.index, slot.mask)
         return self._key_result(object_id, key)
 
     def confirm_slice(self, object_id: int, key: SliceKey, mask: np.ndarray | None = None) -> SliceResult:
@@ -210,12 +212,12 @@ class VolumeSession:
             tracked = key.index in state.tracked.get(key.plane, ())
             state.keys[key] = KeySlice(state.mask_on(slices, key.index), tracked)
         slot = state.keys[key]
-        if slot.confirmed is not None:
-            self._unconfirm(state, key)
-        slot.confirmed = np.array(state.mask_on(slices, key.index) if mask is None else mask, dtype=bool)
-        slot.memory = None
+        painted = state.mask_on(slices, key.index) if mask is None else np.array(mask, dtype=bool)
+        as_predicted = slot.prediction is not None and np.array_equal(slot.mask, painted)
+        answer = slot.prediction if as_predicted else _prediction_of(painted)
+        slot.add(KeyStep(state.prompt_count(key), answer, confirmed=True))
         state.revision += 1
-        state.protect(slices, key.index, slot.confirmed)
+        state.keep_key_slices(self._stacks)
         return self._key_result(object_id, key)
 
     def restore_slice(self, object_id: int, key: SliceKey, mask: np.ndarray) -> None:
@@ -223,7 +225,7 @@ class VolumeSession:
         slices = self.slices(key.plane)
         key_of(MaskPrompt(mask, key.index, key.plane), slices, key.volume, key.time)
         state = self._objects.setdefault(object_id, TrackedObject(self.volume.geometry))
-        state.write(slices, key.index, mask)
+        state.write_tracked(slices, key.index, mask)
         state.tracked.setdefault(key.plane, set()).add(key.index)
 
     def protect_voxels(self, object_id: int, voxels: np.ndarray) -> None:
@@ -232,6 +234,7 @@ class VolumeSession:
         if voxels.shape != state.labelmap.shape:
             raise GeometryError(f"Painted voxels {voxels.shape} do not fit the volume {state.labelmap.shape}.")
         state.protect_voxels(voxels)
+        state.keep_key_slices(self._stacks)
 
     # -- propagation ---------------------------------------------------------------------------------------------
 
@@ -248,7 +251,8 @@ class VolumeSession:
     ) -> Iterator[SliceResult]:
         """Carry objects from their key slices through the stack, slice by slice.
 
-        Closing the generator cancels; every slice yielded is already in the labelmap. Key slices are never changed.
+        Closing the generator cancels; every slice yielded is already in the labelmap. Key slices of any plane are never
+        changed. What was propagated in another plane stays: the object is the union of its planes.
 
         Parameters
         ----------
@@ -271,7 +275,7 @@ class VolumeSession:
         PromptError
             If no object has a key slice in this plane, or one of ``object_ids`` has none.
         GeometryError
-            If the range is outside the stack or empty.
+            If the range is outside the stack, empty, or away from every slice that is outlined.
         """
         slices = self.slices(plane)
         rule = None if first is not None and last is not None else (stop or StopRule())
@@ -280,6 +284,9 @@ class VolumeSession:
         if begin > end:
             raise GeometryError(f"The range {begin} to {end} is empty: give the lower slice first.")
         ids = self._propagatable(object_ids, plane)
+        if rule is None:
+            for object_id in ids:
+                self._check_reach(object_id, slices, begin, end)
         return self._run(ids, slices, Course(begin, end, Direction.parse(direction), policy or self.policy, rule))
 
     def affected_range(self, object_id: int, key: SliceKey) -> tuple[int, int]:
@@ -328,7 +335,7 @@ class VolumeSession:
         with self.times.measure("predict"):
             prediction = self.model.predict(features, prompts, recall, previous, multimask)
         if prompts.mask is not None:
-            prediction = replace(prediction, logits=np.where(prompts.mask, 10.0, -10.0).astype(np.float32)[np.newaxis])
+            prediction = replace(prediction, logits=_prediction_of(prompts.mask).logits)
         return prediction
 
     def _key_memories(self, state: TrackedObject, slices: SliceGeometry, skip: int | None) -> dict[int, MemoryEntry]:
@@ -344,18 +351,18 @@ class VolumeSession:
             memories[index] = slot.memory
         return memories
 
-    def _key_prediction(self, slot: KeySlice, features: object) -> Prediction:
-        """The slice's prediction; for a painted mask the model's answer to that mask."""
-        if slot.confirmed is None or (slot.prediction and np.array_equal(slot.prediction.masks[0], slot.confirmed)):
+    def _key_prediction(self, slot: KeySlice, features: Sized) -> Prediction:
+        """The slice's newest answer; for a painted mask the model's state of that mask."""
+        if not slot.is_confirmed or slot.prediction.state is not None:
             return slot.prediction
-        answer = self.model.predict(features, SlicePrompts(mask=slot.confirmed), Recall())
-        return replace(answer, logits=np.where(slot.confirmed, 10.0, -10.0).astype(np.float32)[np.newaxis])
+        answer = self.model.predict(features, SlicePrompts(mask=slot.mask), Recall())
+        return replace(answer, logits=slot.prediction.logits)
 
     def _key_result(self, object_id: int, key: SliceKey) -> SliceResult:
         state = self._object(object_id)
         slot = state.keys.get(key)
         prediction = slot.prediction if slot else None
-        confirmed = slot is not None and slot.confirmed is not None
+        confirmed = slot is not None and slot.is_confirmed
         several = prediction is not None and len(prediction.logits) > 1
         return SliceResult(
             object_id,
@@ -370,33 +377,36 @@ class VolumeSession:
         )
 
     def _after_removal(self, object_id: int, state: TrackedObject, key: SliceKey) -> SliceResult:
-        slices, slot = self.slices(key.plane), state.keys.get(key)
+        slices, slot, left = self.slices(key.plane), state.keys.get(key), state.prompt_count(key)
         state.revision += 1
-        if slot is not None and slot.confirmed is None:
-            left = state.prompt_count(key)
-            while slot.history and slot.history[-1][0] > left:
-                slot.history.pop()
-            slot.memory = None
-            if left and slot.prediction is None:
-                return self.segment_slice(object_id, key)  # several prompts had been answered at once
-            state.write(slices, key.index, slot.before if slot.prediction is None else slot.prediction.masks[0])
-            if left == 0:
-                del state.keys[key]
+        if slot is None:
+            return self._key_result(object_id, key)
+        slot.take_back(left)
+        if left and not slot.is_confirmed and (not slot.steps or slot.steps[-1].prompts != left):
+            return self.segment_slice(object_id, key)  # several prompts had been answered at once
+        if not slot.steps:
+            del state.keys[key]
+        state.keep_key_slices(self._stacks)
+        state.write_key(slices, key.index, slot.mask if slot.steps else slot.before)
         return self._key_result(object_id, key)
 
-    def _unconfirm(self, state: TrackedObject, key: SliceKey) -> None:
-        slot = state.keys[key]
-        slot.confirmed = None
-        slot.memory = None
-        state.rebuild_protection(self._stacks)
+    def _check_reach(self, object_id: int, slices: SliceGeometry, first: int, last: int) -> None:
+        """Refuse a range that would leave a hole between it and the nearest outlined slice."""
+        state, keys = self._object(object_id), self.key_slices(object_id, slices.plane)
+        nearest = min(keys, key=lambda index: max(first - index, index - last))
+        gap = set(range(nearest + 1, first)) | set(range(last + 1, nearest))
+        if gap - state.tracked.get(slices.plane, set()):
+            raise GeometryError(
+                f"The range {first} to {last} does not reach slice {nearest}, where the object is outlined: include it."
+            )
 
     def _propagatable(self, object_ids: Iterable[int] | None, plane: Plane) -> list[int]:
         with_keys = [object_id for object_id in self._objects if self.is_outlined(object_id, plane)]
         ids = with_keys if object_ids is None else list(object_ids)
         missing = [object_id for object_id in ids if object_id not in with_keys]
         if missing or not ids:
-            who = f"Object {missing[0]} has" if missing else "No object has"
-            raise PromptError(f"{who} no outline on {plane} yet: draw a box or click on one of them first.")
+            who = f"Object {missing[0]} has no" if missing else "No object has an"
+            raise PromptError(f"{who} outline on {plane} yet: draw a box or click on one of them first.")
         return ids
 
     def _run(self, ids: list[int], slices: SliceGeometry, course: Course) -> Iterator[SliceResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Step:
         (rows, columns) bool; empty where the object is gone.
     overlap
         Dice with the slice passed before.
+    revived
+        The slice passed before, where the object seemed gone: it is here again, so that slice's mask holds after all.
     """
 
     logits: np.ndarray
@@ -37,6 +39,7 @@ class Step:
     quality: float
     presence: float
     overlap: float
+    revived: Step | None = None
 
 
 class Tracker:
@@ -78,6 +81,7 @@ class Tracker:
         self._previous_mask = key_mask
         self._key_area = int(np.count_nonzero(key_mask))
         self._gone = 0
+        self._held: Step | None = None
 
     def step(self, index: int, features: Sized, features_before: Callable[[], Sized]) -> Step:
         """Predict a slice and remember it; ``features_before`` gives the slice passed before, if it is needed."""
@@ -88,19 +92,22 @@ class Tracker:
         area = int(np.count_nonzero(mask))
         with self._times.measure("remember"):
             memory = self._model.encode_memory(features, prediction, prompted=False)
+        gone = False
         if self._stop is not None:
             around = self._round_trip(memory, features_before) if self._stop.round_trip > 0 else 1.0
             gone = self._stop.is_gone(prediction.presence, area, self._key_area, around)
             self._gone = self._gone + 1 if gone else 0
             self.stopped = self._gone >= self._stop.absent_slices
-            if prediction.presence < 0:
-                mask = np.zeros_like(mask)
         row_mm, column_mm = self._slices.spacing_mm
         quality = float(prediction.quality[0])
         self._bank.remember(MemoryEntry(index, memory, False, prediction.presence, quality, area * row_mm * column_mm))
-        overlap = dice(mask, self._previous_mask)
+        found = Step(prediction.logits[0], mask, quality, prediction.presence, dice(mask, self._previous_mask))
+        revived, self._held = (None if gone else self._held), None
         self._previous_mask = mask
-        return Step(prediction.logits[0], mask, quality, prediction.presence, overlap)
+        if gone and prediction.presence < 0:
+            self._held = found
+            return replace(found, mask=np.zeros_like(mask))
+        return replace(found, revived=revived)
 
     def _round_trip(self, memory: Sized, features_before: Callable[[], Sized]) -> float:
         """Dice between the slice passed before and the same slice predicted back from this one alone."""

@@ -18,7 +18,7 @@ from SegmentAnythingMedLib import cli
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry
 from SegmentAnythingMedLib.io import read_labels, write_volume
-from SegmentAnythingMedLib.prompts import PointPrompt
+from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, load_prompts, save_prompts
 from SegmentAnythingMedLib.propagation import dice
 from SegmentAnythingMedLib.volume import Volume
@@ -134,6 +134,10 @@ def test_oblique_prompts_come_from_the_file(volume_file: str, volume: Volume, ba
         ([*BOX, "--window", "spleen"], "soft-tissue"),
         ([*BOX, "--policy", "fifo"], "recent"),
         (["--prompts", "nowhere.json"], "cannot be read"),
+        (["--slice", "5", "--point", "19", "17", "7"], "--slice goes with --box"),
+        ([*BOX, "--range", "10", "12"], "does not reach slice 7"),
+        (["--negative-point", "19", "17", "7"], "only negative prompts for"),
+        ([*BOX, "--preview", "no/folder.png"], "--preview"),
     ],
 )
 def test_wrong_input_ends_with_2_and_one_sentence(
@@ -152,6 +156,42 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
     assert segment(volume_file, *BOX, "--output", tmp_path / "no" / "b.nrrd") == 2
     assert segment(volume_file, *BOX, "--output", tmp_path / "b.docx") == 2
     assert ".seg.nrrd" in capsys.readouterr().err
+
+
+def test_no_input_and_no_other_result_is_written_over(
+    volume_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(volume_file).read_bytes()
+    picture = tmp_path / "b.seg.nrrd"
+    assert segment(volume_file, *BOX, "--output", volume_file) == 2
+    assert "is the volume: choose another name" in capsys.readouterr().err
+    assert segment(volume_file, *BOX, "--output", picture, "--preview", picture) == 2
+    assert "is --output: choose another name" in capsys.readouterr().err
+    assert Path(volume_file).read_bytes() == before and not picture.exists()
+
+
+def test_overlapping_objects_in_a_label_map_keep_the_first_and_say_so(
+    volume_file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = BoxPrompt.on_slice((11, 9, 27, 25), 7, Plane(2))
+    two = PromptsFile(tuple(ObjectPrompts(number, (box,), f"Ball {number}") for number in (1, 2)))
+    save_prompts(tmp_path / "two.json", two)
+    assert segment(volume_file, "--prompts", tmp_path / "two.json", "--output", tmp_path / "two.nii.gz") == 0
+    assert "belong to two segments" in caplog.text
+    assert len(read_labels(tmp_path / "two.nii.gz").segments) == 1
+    assert segment(volume_file, "--prompts", tmp_path / "two.json", "--output", tmp_path / "two.seg.nrrd") == 0
+    assert [one.name for one in read_labels(tmp_path / "two.seg.nrrd").segments] == ["Ball 1", "Ball 2"]
+
+
+def test_interrupting_before_the_work_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("SegmentAnythingMedLib.demo.run_demo", interrupt)
+    assert cli.main(["demo", "--output", str(tmp_path)]) == 130
+    assert "Interrupted; nothing was written" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_ends_with_3(

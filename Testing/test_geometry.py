@@ -74,15 +74,6 @@ def test_slices_along_an_axis_are_views_of_the_array(grid: VolumeGeometry) -> No
     assert array[2, 2, 2] == 3
 
 
-def test_pasting_spares_what_must_be_kept(slices: SliceGeometry) -> None:
-    target = np.zeros(slices.volume.shape_kji, dtype=bool)
-    keep = np.zeros_like(target)
-    keep[:, ::2] = True
-    for index in range(slices.count):
-        slices.paste(np.ones(slices.shape, dtype=bool), index, target, keep=keep)
-    np.testing.assert_array_equal(target, ~keep)
-
-
 def test_pixel_and_slice_spacing_are_millimetres(grid: VolumeGeometry) -> None:
     slices = SliceGeometry(grid, Plane(1))
     assert slices.spacing_mm == pytest.approx((grid.spacing_mm[2], grid.spacing_mm[0]))
@@ -108,6 +99,16 @@ def test_a_normal_within_one_degree_of_an_axis_is_a_slice_of_the_array(degrees: 
     grid = GRIDS["tilted"]
     tilt = Rotation.from_rotvec(np.radians(degrees) * grid.slice_normal_world(0))
     assert Plane.from_normal(-tilt.apply(grid.slice_normal_world(2)), grid).is_oblique is oblique
+
+
+def test_planes_of_a_file_settle_to_one_length_and_sign() -> None:
+    grid = GRIDS["tilted"]
+    plane = Plane.from_normal((0.3, -0.5, 1.0), grid)
+    longer = Plane(None, tuple(-7 * n for n in plane.normal_ijk))
+    np.testing.assert_allclose(longer.settled(grid).normal_ijk, plane.normal_ijk, atol=1e-5)
+    assert plane.settled(grid) is plane and Plane(1).settled(grid) == Plane(1)
+    nearly_k = Plane(None, tuple(grid.world_to_ijk[:3, :3] @ grid.slice_normal_world(2)))
+    assert nearly_k.settled(grid) == Plane(2)
 
 
 def test_a_normal_and_its_opposite_are_the_same_plane() -> None:

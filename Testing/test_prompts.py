@@ -85,6 +85,7 @@ def test_the_last_box_wins(axial: SliceGeometry) -> None:
         (BoxPrompt(((2, 3, 2), (6, 3, 5)), J), "drawn on slices along J, not on slices along K"),
         (ScribblePrompt(((1, 1, 1),)), "at least 2 points"),
         (LassoPrompt(((1, 1, 1), (2, 2, 1))), "at least 3 points"),
+        (PointPrompt(("a", 1, 2)), "positions"),
         (MaskPrompt(np.ones((3, 3), bool), 2), r"shape \(3, 3\), but slices here are \(16, 20\)"),
         (MaskPrompt(np.ones((16, 20), bool), 10), "run from 0 to 9"),
     ],
@@ -111,13 +112,13 @@ def test_prompts_survive_a_file(tmp_path: Path, grid: VolumeGeometry, one_of_eac
     assert loaded.objects[0].object_id == 3 and loaded.objects[0].name == "Liver"
     assert [encode_prompt(p) for p in loaded.objects[0].prompts] == [encode_prompt(p) for p in one_of_each]
     np.testing.assert_array_equal(loaded.objects[0].prompts[-1].mask, one_of_each[-1].mask)
-    loaded.check_volume(volume)
+    assert loaded.on_volume(volume).objects[0].prompts[0] == loaded.objects[0].prompts[0]
 
 
 def test_prompts_of_another_volume_are_refused(tmp_path: Path, grid: VolumeGeometry) -> None:
     save_prompts(tmp_path / "p.json", PromptsFile(()), Volume.from_array(np.zeros(grid.shape_kji), grid))
     with pytest.raises(GeometryError, match="20 x 16 x 10 voxels, this one has 4 x 4 x 4"):
-        load_prompts(tmp_path / "p.json").check_volume(Volume.from_array(np.zeros((4, 4, 4))))
+        load_prompts(tmp_path / "p.json").on_volume(Volume.from_array(np.zeros((4, 4, 4))))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,9 @@ def test_prompts_of_another_volume_are_refused(tmp_path: Path, grid: VolumeGeome
         ({"objects": [{"prompts": [{"kind": "mask", "index": 1, "shape": [9, 9], "bits": "eJw="}]}]}, "bits"),
         ({"objects": [{"prompts": [{"kind": "mask", "index": 1, "shape": [1e9, 9], "bits": ""}]}]}, "rows, columns"),
         ({"objects": [{"prompts": [{"kind": "point", "positive": "yes"}]}]}, "true or false"),
+        ({"objects": [{"id": 2, "prompts": []}, {"id": 2, "prompts": []}]}, '"id" 2 stands twice'),
+        ({"objects": [{"prompts": [{"kind": "point", "point_ijk": [10**400, 1, 1]}]}]}, "three finite numbers"),
+        ({"objects": [{"prompts": [{"kind": "point", "plane": {"normal_ijk": [1e11, 0, 0]}}]}]}, "finite normal"),
     ],
 )
 def test_a_wrong_prompts_file_says_where(tmp_path: Path, change: dict, sentence: str) -> None:
@@ -143,6 +147,23 @@ def test_a_wrong_prompts_file_says_where(tmp_path: Path, change: dict, sentence:
     (tmp_path / "p.json").write_text(json.dumps(document))
     with pytest.raises(PromptError, match=sentence):
         load_prompts(tmp_path / "p.json")
+
+
+def test_prompts_of_other_voxels_are_refused(grid: VolumeGeometry) -> None:
+    volume = Volume.from_array(np.zeros(grid.shape_kji), grid)
+    with pytest.raises(GeometryError, match="voxels of 1 x 1 x 4 mm"):
+        PromptsFile((), volume={"spacing_mm": [1, 1, 4]}).on_volume(volume)
+    with pytest.raises(GeometryError, match="volume of 5 voxels"):
+        PromptsFile((), volume={"size_ijk": 5}).on_volume(volume)
+
+
+def test_nested_and_marked_files_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(PromptError, match="cannot be read"):
+        load_prompts(tmp_path / "deep.json")
+    document = {"format": "segment-anything-med-prompts", "version": 1, "objects": [{"name": "a\n\ud800b"}]}
+    (tmp_path / "bom.json").write_text("\ufeff" + json.dumps(document), encoding="utf-8")
+    assert load_prompts(tmp_path / "bom.json").objects[0].name == "a ?b"
 
 
 def test_an_unreadable_prompts_file_is_named(tmp_path: Path) -> None:

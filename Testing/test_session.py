@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from doubles import ThresholdModel
@@ -7,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from SegmentAnythingMedLib.errors import GeometryError, PromptError
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry, VolumeGeometry
+from SegmentAnythingMedLib.models.base import Prediction
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 from SegmentAnythingMedLib.propagation import StopRule, dice
 from SegmentAnythingMedLib.session import VolumeSession
@@ -178,6 +181,86 @@ def test_confirmed_slices_are_never_overwritten(session: VolumeSession) -> None:
     run(session)
     np.testing.assert_array_equal(session.mask_on(1, session.slice_key(K, 12)), painted)
     assert session.labelmap(1)[11].sum() == 64
+
+
+def test_undoing_a_click_on_a_painted_slice_brings_the_painting_back(session: VolumeSession) -> None:
+    painted = np.zeros((24, 30), dtype=bool)
+    painted[5:7, 6:9] = True
+    key = session.slice_key(K, 9)
+    session.confirm_slice(1, key, painted)
+    session.add_prompt(1, PointPrompt((20, 16, 9)))
+    clicked = session.segment_slice(1, key).mask
+    assert clicked.sum() == 64 + 63, "the painting is the earlier outline that the click refines"
+    undone = session.undo_prompt(1)
+    np.testing.assert_array_equal(undone.mask, painted)
+    assert undone.quality == 1 and session.key_slices(1, K) == (9,)
+    run(session)
+    np.testing.assert_array_equal(session.mask_on(1, key), painted)
+
+
+def test_what_was_painted_after_a_prompt_survives_its_undo(session: VolumeSession) -> None:
+    key = session.add_prompt(1, box_on(9))
+    session.segment_slice(1, key)
+    painted = session.mask_on(1, key)
+    painted[0, 0] = True
+    session.confirm_slice(1, key, painted)
+    np.testing.assert_array_equal(session.undo_prompt(1).mask, painted)
+
+
+def test_planes_add_up_and_keep_each_others_key_slices(session: VolumeSession) -> None:
+    axial = session.add_prompt(1, box_on(9))
+    outline = session.segment_slice(1, axial).mask
+    run(session)
+    coronal = session.add_prompt(1, BoxPrompt.on_slice((18, 8, 26, 12), 16, Plane(1)))
+    session.segment_slice(1, coronal)
+    list(session.propagate(plane=Plane(1)))
+    crossing = np.arange(24) == 16
+    np.testing.assert_array_equal(session.mask_on(1, axial)[~crossing], outline[~crossing])
+    both = 12 * 64 + 5 * 63 - (63 - 9)  # the axial key slice shows the second column only where the coronal one crosses
+    assert session.labelmap(1).sum() == both
+    run(session)
+    assert session.labelmap(1).sum() == both
+
+
+def test_an_oblique_outline_leaves_confirmed_slices_alone(session: VolumeSession) -> None:
+    axial = session.add_prompt(1, box_on(9))
+    outline = session.segment_slice(1, axial).mask
+    session.confirm_slice(1, axial)
+    plane = Plane.from_normal((0.4, 0.3, 1.0), session.volume.geometry)
+    oblique = session.add_prompt(1, PointPrompt((22, 17, 10), plane=plane))
+    session.segment_slice(1, oblique)
+    list(session.propagate(plane=plane))
+    np.testing.assert_array_equal(session.mask_on(1, axial), outline)
+
+
+def test_an_object_that_seemed_gone_for_one_slice_has_no_hole(session: VolumeSession) -> None:
+    model, predict = session.model, session.model.predict
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    doubted = iter([5.0, -3.0, 5.0])
+
+    def doubting(*arguments: object, **options: object) -> Prediction:
+        return replace(predict(*arguments, **options), presence=next(doubted, 5.0))
+
+    model.predict = doubting
+    results = run(session, direction="forward", last=12)
+    assert [(r.key.index, int(r.mask.sum())) for r in results] == [(10, 64), (11, 0), (11, 64), (12, 64)]
+    assert session.labelmap(1)[9:13].all(axis=(0,)).sum() == 64
+
+
+def test_a_range_away_from_the_outline_is_refused(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    with pytest.raises(GeometryError, match="12 to 14 does not reach slice 9"):
+        run(session, first=12, last=14)
+    run(session)
+    assert [r.key.index for r in run(session, first=12, last=14)] == [12, 13, 14]
+
+
+def test_a_negative_click_where_nothing_is_ends_the_object_there(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    key = session.add_prompt(1, PointPrompt((8, 8, 13), positive=False))
+    assert not session.segment_slice(1, key).mask.any()
+    run(session)
+    assert set(np.flatnonzero(session.labelmap(1).any(axis=(1, 2)))) == set(range(4, 13))
 
 
 def test_voxels_painted_in_another_plane_survive(session: VolumeSession) -> None:
