@@ -48,7 +48,7 @@ ALLOWED = {
     "memory.policies": {"memory"},
     "memory": {"errors", "memory", "models.base"},
     "features": FOUNDATION | {"models.base"},
-    "mrml": FOUNDATION | {"prompts_file", "slice_result", "worker", "mrml"},
+    "mrml": FOUNDATION | {"prompts_file", "slice_result", "models.registry", "models.card", "worker", "mrml"},
     "finetune": FOUNDATION | {"finetune", "benchmark", "io", "models"},
     "worker.messages": FOUNDATION | {"prompts_file", "worker"},
     "worker.client": FOUNDATION | {"prompts_file", "worker"},

@@ -1,0 +1,125 @@
+"""The markups nodes that are ours: found by their attributes, made, styled, hidden and removed. Never another node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from SegmentAnythingMedLib.mrml.markup_kinds import KINDS, MarkupKind
+from SegmentAnythingMedLib.mrml.prompt_store import SEGMENTATION_ROLE
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLMarkupsNode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLVolumeNode
+
+KIND_ATTRIBUTE = "SegmentAnythingMed.kind"
+SEGMENT_ATTRIBUTE = "SegmentAnythingMed.segment"
+PROMPT_ATTRIBUTE = "SegmentAnythingMed.prompt"
+
+_POINT_GLYPH_SCALE = 2.0
+_CURVE_GLYPH_SCALE = 0.7
+
+
+class MarkupNodes:
+    """Markups of one segmentation's prompts.
+
+    Parameters
+    ----------
+    scene
+        Where they live.
+    segmentation
+        Whose prompts they show; kept as a node reference.
+    volume
+        Whose parent transform they take.
+    """
+
+    def __init__(self, scene: vtkMRMLScene, segmentation: vtkMRMLSegmentationNode, volume: vtkMRMLVolumeNode) -> None:
+        self._scene = scene
+        self._segmentation = segmentation
+        self._volume = volume
+
+    def __iter__(self) -> Iterator[vtkMRMLMarkupsNode]:
+        count = self._scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")
+        nodes = [self._scene.GetNthNodeByClass(n, "vtkMRMLMarkupsNode") for n in range(count)]
+        return iter([node for node in nodes if self.is_ours(node)])
+
+    def is_ours(self, node: vtkMRMLMarkupsNode) -> bool:
+        """Whether a node shows prompts of this segmentation."""
+        ours = node is not None and node.IsA("vtkMRMLMarkupsNode") and node.GetAttribute(KIND_ATTRIBUTE) in KINDS
+        return ours and node.GetNodeReferenceID(SEGMENTATION_ROLE) == self._segmentation.GetID()
+
+    def shared(self, kind: MarkupKind, segment_id: str) -> vtkMRMLMarkupsNode:
+        """The node that holds all prompts of a kind and segment; made when missing."""
+        for node in self:
+            if kind_of_node(node) is kind and segment_of_node(node) == segment_id:
+                return node
+        return self.make(kind, segment_id)
+
+    def of_prompt(self, uid: str) -> vtkMRMLMarkupsNode | None:
+        """The node that shows one prompt alone, or None."""
+        return next((node for node in self if uid and node.GetAttribute(PROMPT_ATTRIBUTE) == uid), None)
+
+    def make(self, kind: MarkupKind, segment_id: str, uid: str = "") -> vtkMRMLMarkupsNode:
+        """A new node, under the volume's parent transform, ready to be filled or placed."""
+        segment = self._segmentation.GetSegmentation().GetSegment(segment_id)
+        name = f"{segment.GetName() if segment is not None else segment_id} {kind.name}"
+        node = self._scene.CreateNodeByClass(kind.node_class)
+        node.UnRegister(None)
+        node.SetName(self._scene.GenerateUniqueName(name))
+        node.SetAttribute(KIND_ATTRIBUTE, kind.name)
+        node.SetAttribute(SEGMENT_ATTRIBUTE, segment_id)
+        if uid:
+            node.SetAttribute(PROMPT_ATTRIBUTE, uid)
+        node.SetNodeReferenceID(SEGMENTATION_ROLE, self._segmentation.GetID())
+        node.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+        if node.IsA("vtkMRMLMarkupsCurveNode"):
+            node.SetCurveTypeToLinear()
+        self._scene.AddNode(node)
+        _style(node, kind)
+        return node
+
+    def remove(self, node: vtkMRMLMarkupsNode) -> None:
+        """Remove a node if it is ours, and its display with it."""
+        if not self.is_ours(node):
+            return
+        display = node.GetDisplayNode()
+        self._scene.RemoveNode(node)
+        if display is not None and self._scene.IsNodePresent(display):
+            self._scene.RemoveNode(display)
+
+    def show_only(self, segment_id: str | None) -> None:
+        """Show the prompts of one segment, or (None) of all."""
+        for node in self:
+            display = node.GetDisplayNode()
+            if display is not None:
+                display.SetVisibility(segment_id is None or segment_of_node(node) == segment_id)
+
+    def follow_volume(self) -> None:
+        """Put all under the transform the volume hangs under now."""
+        for node in self:
+            if node.GetTransformNodeID() != self._volume.GetTransformNodeID():
+                node.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+
+
+def kind_of_node(node: vtkMRMLMarkupsNode) -> MarkupKind:
+    """The row of the table a node of ours belongs to."""
+    return KINDS[node.GetAttribute(KIND_ATTRIBUTE)]
+
+
+def segment_of_node(node: vtkMRMLMarkupsNode) -> str:
+    """The segment a node of ours belongs to."""
+    return node.GetAttribute(SEGMENT_ATTRIBUTE) or ""
+
+
+def _style(node: vtkMRMLMarkupsNode, kind: MarkupKind) -> None:
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetColor(*kind.color)
+    display.SetSelectedColor(*kind.color)
+    display.SetGlyphTypeFromString(kind.glyph)
+    display.SetGlyphScale(_POINT_GLYPH_SCALE if kind.is_shared else _CURVE_GLYPH_SCALE)
+    display.SetPointLabelsVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
+    if node.IsA("vtkMRMLMarkupsROINode"):
+        display.SetFillVisibility(False)
+    if kind.is_locked:
+        node.SetLocked(True)
