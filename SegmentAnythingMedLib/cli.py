@@ -211,9 +211,8 @@ def _sentences(summary: dict[str, Any]) -> str:
     for item in summary["objects"]:
         indices = [one["index"] for one in item["slices"]]
         where = f"{len(indices)} slices from {min(indices)} to {max(indices)}" if indices else "no slice"
-        lines.append(
-            f"{item['name']}: {item['volume_ml']:.1f} ml, {item['voxels']} voxels, {where}, score {item['score']:.2f}"
-        )
+        size = "" if item["volume_ml"] is None else f"{item['volume_ml']:.1f} ml, "
+        lines.append(f"{item['name']}: {size}{item['voxels']} voxels, {where}, score {item['score']:.2f}")
     lines.append(
         f"{summary['model']} on {summary['device']}, {summary['seconds']['total']:.1f} s, saved {summary['output']}"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from SegmentAnythingMedLib.errors import GeometryError
-from SegmentAnythingMedLib.geometry import VolumeGeometry, anatomical_axes
+from SegmentAnythingMedLib.errors import GeometryError, OutputError
+from SegmentAnythingMedLib.geometry import AXIS_NAMES, VolumeGeometry, anatomical_axes
 from SegmentAnythingMedLib.preview_panels import (
     DIM,
     INK,
@@ -19,8 +21,12 @@ from SegmentAnythingMedLib.preview_panels import (
     Masks,
     Scene,
     SceneObject,
+    amount_text,
+    clean_text,
     draw_slice,
     draw_surface,
+    font_families,
+    length_unit,
     message,
     panel,
 )
@@ -33,6 +39,22 @@ if TYPE_CHECKING:
 
 _DPI = 120
 _SURFACE_PIXELS = 380
+
+
+def check_preview_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a place for a picture before the work is done: wrong ending, missing or read-only folder.
+
+    Raises
+    ------
+    OutputError
+        With what to choose instead.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path.name} has no format that can be written: end its name in .png.")
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        raise OutputError(f"{path} cannot be written: choose a name in a folder that exists and is not read-only.")
 
 
 def render_preview(
@@ -54,20 +76,23 @@ def render_preview(
     volume, masks, time, window, plane_axis, key_index, title, box_ijk
         See `preview_figure`.
     path
-        File to write. It is replaced only when the new picture is complete.
+        File to write, see `check_preview_path`. It is replaced only when the new picture is complete.
 
     Raises
     ------
     OutputError
-        If the file cannot be written; what was there before is still there.
+        If the name does not end in .png or the file cannot be written; what was there before is still there.
     GeometryError
         As `preview_figure`.
     """
+    if Path(path).suffix.lower() != ".png":
+        check_preview_path(path)
     figure = preview_figure(
         volume, masks, time=time, window=window, plane_axis=plane_axis, key_index=key_index, title=title,
         box_ijk=box_ijk,
     )  # fmt: skip
-    with replacing(path) as beside:
+    with replacing(path) as beside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")  # a box stands for it
         figure.savefig(beside, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
 
 
@@ -83,6 +108,9 @@ def preview_figure(
     box_ijk: BoxIjk | None = None,
 ) -> Figure:
     """Compose the picture; radiological convention, voxels square in millimetres, nothing resampled but the surface.
+
+    What the volume does not know is not stated: without orientation there are no letters and planes are named by
+    their axis, without spacing lengths are in voxels.
 
     Parameters
     ----------
@@ -175,10 +203,11 @@ def _planes_row(figure: Figure, scene: Scene, axis: int, key: int, box: BoxIjk |
         center = np.mean(np.asarray(box, float), axis=0)
         center[axis] = key
     point = np.clip(np.rint(center), 0, np.array(scene.geometry.size_ijk) - 1).astype(int)
-    for column, name in enumerate(("axial", "coronal", "sagittal")):
-        depth = anatomical_axes(scene.geometry)[name]
+    for column, plane in enumerate(("axial", "coronal", "sagittal")):
+        depth = anatomical_axes(scene.geometry)[plane]
+        name = plane.capitalize() if scene.volume.has_orientation else f"Along {AXIS_NAMES[depth]}"
         axes = panel(figure, (1, column))
-        draw_slice(axes, scene, (depth, int(point[depth])), name.capitalize(), cross=point)
+        draw_slice(axes, scene, (depth, int(point[depth])), name, cross=point)
     axes = panel(figure, (1, 3))
     surface = render_surfaces(
         [(item.mask, item.color) for item in scene.filled], scene.geometry, oblique_anterior_camera(), _SURFACE_PIXELS
@@ -186,7 +215,7 @@ def _planes_row(figure: Figure, scene: Scene, axis: int, key: int, box: BoxIjk |
     if surface is None:
         message(axes, "nothing segmented")
     else:
-        draw_surface(axes, surface)
+        draw_surface(axes, scene.volume, surface)
 
 
 def _centroid(item: SceneObject) -> np.ndarray:
@@ -208,18 +237,24 @@ def _centroid(item: SceneObject) -> np.ndarray:
 def _headline(figure: Figure, scene: Scene, title: str) -> None:
     geometry, volume = scene.geometry, scene.volume
     size = " x ".join(str(n) for n in geometry.size_ijk)
-    spacing = " x ".join(f"{s:.3g}" for s in geometry.spacing_mm)
+    is_flat = not volume.has_orientation and geometry.size_ijk[2] == 1
+    spacing = " x ".join(f"{s:.3g}" for s in geometry.spacing_mm[: 2 if is_flat else 3])
+    spacing = f"   {spacing} mm" if volume.has_spacing else "   spacing not known"
     low, high = scene.window
-    parts = [f"{volume.modality.value or 'image'}   {size} voxels   {spacing} mm"]
+    size = f"{size.removesuffix(' x 1')} pixels" if is_flat else f"{size} voxels"
+    parts = [f"{volume.modality.value or 'image'}   {size}{spacing}"]
     if not scene.is_color:
         parts.append(f"window {low:.4g} to {high:.4g}   (W {high - low:.4g}  L {(low + high) / 2:.4g})")
     if volume.time_count > 1:
         seconds = f"  ({volume.times_s[scene.time]:.2f} s)" if volume.times_s else ""
         parts.append(f"time {scene.time} of 0-{volume.time_count - 1}{seconds}")
     tilt = _tilt_deg(geometry)
-    if tilt > 1:
+    if tilt > 1 and volume.has_orientation:
         parts.append(f"grid tilted {tilt:.0f}°, planes follow the grid")
-    figure.text(0.012, 0.957, _shortened(title or "Segmentation", 80), color=INK, size=15, weight="bold", va="center")
+    figure.text(
+        0.012, 0.957, _shortened(title or "Segmentation", 80), color=INK, size=15, weight="bold", va="center",
+        parse_math=False, family=font_families(),
+    )  # fmt: skip
     figure.text(0.988, 0.957, "     ".join(parts), color=DIM, size=9, va="center", ha="right")
 
 
@@ -233,25 +268,29 @@ def _captions(figure: Figure, scene: Scene) -> None:
         x = 0.012 + n * 0.2455
         figure.text(x, 0.057, "\u25a0", color=item.color, size=13, va="center")
         more = f"   (+ {len(scene.objects) - 4} more)" if n == 3 and len(scene.objects) > 4 else ""
-        volume_ml = item.voxels * scene.geometry.voxel_volume_mm3 / 1000
-        amount = f"{volume_ml:.4g} ml" if item.voxels else "nothing segmented"
+        amount = amount_text(scene.volume, item.voxels) if item.voxels else "nothing segmented"
         figure.text(
             x + 0.014, 0.058, f"{_shortened(item.name, 24)}   {amount}{more}", color=INK, size=11, weight="bold",
-            va="center",
+            va="center", parse_math=False, family=font_families(),
         )  # fmt: skip
         if item.voxels:
             figure.text(x + 0.014, 0.028, _extents(item, scene), color=DIM, size=9, va="center")
 
 
 def _extents(item: SceneObject, scene: Scene) -> str:
+    counts = item.high - item.low + 1
+    lengths = counts * scene.geometry.spacing_mm if scene.volume.has_spacing else counts
+    unit = length_unit(scene.volume)
+    if not scene.volume.has_orientation:
+        shown = [f"{length:.4g}" for length, size in zip(lengths, scene.geometry.size_ijk, strict=True) if size > 1]
+        return f"{' x '.join(shown) or '1'} {unit}"
     depths = anatomical_axes(scene.geometry)
-    sides = []
-    for name, letters in (("sagittal", "RL"), ("coronal", "AP"), ("axial", "SI")):
-        axis = depths[name]
-        length = (item.high[axis] - item.low[axis] + 1) * scene.geometry.spacing_mm[axis]
-        sides.append(f"{letters} {length:.3g}")
+    sides = [
+        f"{letters} {lengths[depths[name]]:.3g}"
+        for name, letters in (("sagittal", "RL"), ("coronal", "AP"), ("axial", "SI"))
+    ]
     slices = int(item.high[depths["axial"]] - item.low[depths["axial"]] + 1)
-    return f"{'  '.join(sides)} mm   {slices} axial slice{'s' if slices > 1 else ''}"
+    return f"{'  '.join(sides)} {unit}   {slices} axial slice{'s' if slices > 1 else ''}"
 
 
 def _tilt_deg(geometry: VolumeGeometry) -> float:
@@ -262,4 +301,5 @@ def _tilt_deg(geometry: VolumeGeometry) -> float:
 
 
 def _shortened(text: str, length: int) -> str:
+    text = clean_text(text)
     return text if len(text) <= length else text[: length - 1].rstrip() + "\u2026"

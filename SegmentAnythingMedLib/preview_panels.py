@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,12 @@ INK, DIM, PAPER = "#f2f4f6", "#9aa4ad", "#14181c"
 WORLD_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _PANEL, _ACCENT, _GOLD = "#000000", "#4fd1ff", "#ffd166"
 _MARGIN_MM = 22.0
+_CJK_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR",
+    "Source Han Sans", "IPAexGothic", "IPAGothic", "TakaoGothic", "VL Gothic", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Droid Sans Fallback", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic",
+    "Meiryo", "MS Gothic", "Microsoft YaHei", "SimHei", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
 _LETTERS = (("R", "L"), ("A", "P"), ("I", "S"))
 # Rows and columns of each plane on the screen: whose depth axis they follow, and the sign of down or right in LPS.
 _SCREEN = {
@@ -211,13 +218,15 @@ def draw_slice(
         axes.axhline((top + bottom) / 2, color=_ACCENT, lw=0.5, alpha=0.35)
     _frame_view(axes, extent, screen.position_mm(*zoom) if zoom is not None else None)
     count = scene.geometry.size_ijk[depth] - 1
-    where = f"{AXIS_NAMES[depth]} {index} of 0-{count}"
-    kind = "" if name.lower() == screen.name else f"{screen.name}  "
+    where = f"{AXIS_NAMES[depth]} {index} of 0-{count}" if count else ""
+    kind = f"{screen.name}  " if scene.volume.has_orientation and name.lower() != screen.name else ""
     _note(axes, 0.025, 0.968, name, weight="bold", va="top", size=10.5)
-    _note(axes, 0.025, 0.905, f"{kind}{where}", color="#c9d1d8", va="top")
-    if not scene.is_color:
+    if kind or where:
+        _note(axes, 0.025, 0.905, f"{kind}{where}".strip(), va="top")
+    if scene.volume.has_orientation and not scene.is_color:
         _edge_letters(axes, screen)
-    _scale_bar(axes)
+    if scene.volume.has_spacing:
+        _scale_bar(axes)
 
 
 def _outline(
@@ -272,20 +281,24 @@ def _scale_bar(axes: Axes) -> None:
     y0, y1 = axes.get_ylim()
     length = scale_bar_mm(abs(x1 - x0))
     x, y = x0 + 0.035 * (x1 - x0), y0 + 0.04 * (y1 - y0)
-    axes.plot([x, x + length], [y, y], color=INK, lw=2.4, solid_capstyle="butt", gid="scale bar", zorder=5)
+    axes.plot([x, x + length], [y, y], color="black", lw=5, solid_capstyle="projecting", alpha=0.7, zorder=5)
+    axes.plot([x, x + length], [y, y], color=INK, lw=2.4, solid_capstyle="butt", gid="scale bar", zorder=6)
     text = f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm"
     _note(axes, 0.035, 0.058, text, va="bottom", size=8.5).set_gid("scale text")
 
 
-def draw_surface(axes: Axes, surface: SurfaceImage) -> None:
-    """The rendered surface with its scale bar and the directions left, anterior and superior."""
+def draw_surface(axes: Axes, volume: Volume, surface: SurfaceImage) -> None:
+    """The rendered surface with its scale bar and the directions left, anterior and superior, where they are known."""
     rows, columns = surface.rgba.shape[:2]
     extent = (0.0, columns * surface.pixel_mm, rows * surface.pixel_mm, 0.0)
     axes.imshow(surface.rgba, extent=extent, interpolation="bilinear", aspect="auto", zorder=2)
     _frame_view(axes, extent, None)
     _note(axes, 0.025, 0.968, "Surface", weight="bold", va="top", size=10.5)
-    _note(axes, 0.025, 0.905, "seen from the front, left and above", color="#c9d1d8", va="top")
-    _scale_bar(axes)
+    if volume.has_spacing:
+        _scale_bar(axes)
+    if not volume.has_orientation:
+        return
+    _note(axes, 0.025, 0.905, "seen from the front, left and above", va="top")
     box = axes.get_position()
     aspect = box.width * SIZE_INCHES[0] / (box.height * SIZE_INCHES[1])
     x, y = 0.86, 0.11
@@ -303,11 +316,43 @@ def message(axes: Axes, text: str) -> None:
 
 
 def _note(axes: Axes, x: float, y: float, text: str, **style: object) -> Text:
-    """Text in axes fractions with a dark rim, readable on any image."""
+    """Text in axes fractions with a dark rim on a dark band, readable on any image, white and noisy ones too."""
     from matplotlib.patheffects import withStroke
 
     style = {"color": INK, "size": 9, **style}
+    band = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.6}
     return axes.text(
-        x, y, text, transform=axes.transAxes, path_effects=[withStroke(linewidth=2, foreground="black")], zorder=7,
-        **style,
+        x, y, text, transform=axes.transAxes, path_effects=[withStroke(linewidth=2.5, foreground="black")], zorder=7,
+        bbox=band, **style,
     )  # fmt: skip
+
+
+def length_unit(volume: Volume) -> str:
+    """What lengths are stated in: mm, or voxels (pixels of a picture) where the spacing is not known."""
+    if volume.has_spacing:
+        return "mm"
+    return "pixels" if min(volume.geometry.size_ijk) == 1 else "voxels"
+
+
+def amount_text(volume: Volume, voxels: int) -> str:
+    """How much ``voxels`` voxels are: ml, cm2 of a picture whose thickness is not known, or just their number."""
+    if not volume.has_spacing:
+        return f"{voxels} {length_unit(volume)}"
+    geometry = volume.geometry
+    if not volume.has_orientation and geometry.size_ijk[2] == 1:
+        return f"{voxels * geometry.spacing_mm[0] * geometry.spacing_mm[1] / 100:.4g} cm\u00b2"
+    return f"{voxels * geometry.voxel_volume_mm3 / 1000:.4g} ml"
+
+
+def clean_text(text: str) -> str:
+    """One line of characters that a font can be asked for."""
+    return "".join(c if c.isprintable() else " " for c in text.encode(errors="replace").decode())
+
+
+@functools.cache
+def font_families() -> tuple[str, ...]:
+    """Fonts for what people write: matplotlib's own, then an installed one with Chinese, Japanese and Korean."""
+    from matplotlib import font_manager, rcParams
+
+    installed = set(font_manager.get_font_names())
+    return (*rcParams["font.family"], *(name for name in _CJK_FONTS if name in installed))

@@ -109,7 +109,7 @@ class JobResult:
     cancelled: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """JSON values: slices, scores, voxels, millilitres, seconds per stage, model, device."""
+        """JSON values: slices, scores, voxels, millilitres (null where the image has none), seconds, model, device."""
         return {
             "model": self.job.model,
             "device": self.device,
@@ -124,12 +124,13 @@ class JobResult:
 
     def _describe(self, item: SegmentedObject) -> dict[str, Any]:
         voxels = int(np.count_nonzero(item.mask))
+        known = self.volume.has_spacing and min(self.volume.geometry.size_ijk) > 1
         filled = [score for score in item.slices if score.pixels]
         return {
             "id": item.object_id,
             "name": item.name,
             "voxels": voxels,
-            "volume_ml": round(voxels * self.volume.geometry.voxel_volume_mm3 / 1000, 3),
+            "volume_ml": round(voxels * self.volume.geometry.voxel_volume_mm3 / 1000, 3) if known else None,
             "score": round(float(np.mean([score.quality for score in filled])), 4) if filled else 0.0,
             "slices": [
                 {

@@ -44,6 +44,12 @@ class Volume:
         Time of each time point in seconds from the first, or () if not known.
     source_files
         The DICOM files the volume was read from, in no particular order, for references in DICOM SEG; else ().
+    has_spacing
+        Whether the size of a voxel came with the image. If not, the geometry's spacing is made up: nothing may be
+        stated in millimetres or millilitres.
+    has_orientation
+        Whether the image's place and directions in the patient came with it. If not, the geometry's directions are
+        made up: nothing may be called left, anterior or axial.
 
     Raises
     ------
@@ -58,6 +64,8 @@ class Volume:
     name: str = "volume"
     times_s: tuple[float, ...] = ()
     source_files: tuple[str, ...] = field(default=(), repr=False)
+    has_spacing: bool = True
+    has_orientation: bool = True
 
     def __post_init__(self) -> None:
         voxels = self.voxels

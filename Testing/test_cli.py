@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from SegmentAnythingMedLib import cli
@@ -78,6 +79,16 @@ def test_label_maps_lie_where_the_volume_lies(
     labels = read_labels(tmp_path / f"ball{ending}")
     assert labels.geometry.matches(volume.geometry)
     assert dice(labels.segments[0].mask, ball) > 0.85
+
+
+def test_a_picture_file_has_no_millilitres(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.zeros((30, 40), np.uint8)
+    image[8:20, 10:25] = 200
+    PIL.Image.fromarray(image).save(tmp_path / "spot.png")
+    code = segment(tmp_path / "spot.png", "--point", 15, 12, 0, "--output", tmp_path / "spot.nrrd", "--json")
+    assert code == 0
+    (item,) = json.loads(capsys.readouterr().out)["objects"]
+    assert item["volume_ml"] is None and item["voxels"] > 100
 
 
 def test_a_range_is_kept(volume_file: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 
 from SegmentAnythingMedLib.errors import GeometryError, OutputError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.preview import preview_figure, render_preview
-from SegmentAnythingMedLib.preview_panels import scale_bar_mm
+from SegmentAnythingMedLib.preview import check_preview_path, preview_figure, render_preview
+from SegmentAnythingMedLib.preview_panels import font_families, scale_bar_mm
 from SegmentAnythingMedLib.preview_surface import oblique_anterior_camera, render_surfaces
 from SegmentAnythingMedLib.volume import Modality, Volume
 
@@ -237,3 +238,80 @@ def test_the_camera_sees_the_patients_left_on_the_right() -> None:
     assert down[2] < -0.8
     assert depth[1] > 0.8
     assert np.allclose(oblique_anterior_camera() @ oblique_anterior_camera().T, np.eye(3))
+
+
+def _unplaced(shape_kji: tuple[int, int, int], **known: bool) -> tuple[Volume, np.ndarray]:
+    volume = Volume.from_array(np.random.default_rng(0).random(shape_kji).astype(np.float32), **known)
+    mask = np.zeros(shape_kji, bool)
+    mask[shape_kji[0] // 2, 3:7, 4:10] = True
+    return volume, mask
+
+
+def _lines(figure: object) -> list[str]:
+    return [line.get_gid() for axes in figure.axes for line in axes.lines]
+
+
+def test_a_picture_without_spacing_and_orientation_is_counted_in_pixels_and_has_no_letters() -> None:
+    volume, mask = _unplaced((1, 12, 20), has_spacing=False, has_orientation=False)
+    figure = preview_figure(volume, {"mole": (mask, RED)})
+    texts = _texts(figure)
+    assert "mole   24 pixels" in texts and "6 x 4 pixels" in texts and "20 x 12 pixels   spacing not known" in texts
+    assert " ml" not in texts and " mm" not in texts and " cm" not in texts and "axial" not in texts.lower()
+    assert "scale bar" not in _lines(figure) and not any(map(_letters, figure.axes))
+
+
+def test_a_picture_with_spacing_but_without_a_place_states_an_area_not_a_volume() -> None:
+    volume, mask = _unplaced((1, 12, 20), has_orientation=False)
+    figure = preview_figure(volume, {"heart": (mask, RED)})
+    assert "heart   0.24 cm\u00b2" in _texts(figure) and "6 x 4 mm" in _texts(figure)
+    assert "scale bar" in _lines(figure) and not any(map(_letters, figure.axes))
+
+
+def test_a_stack_without_a_place_names_its_planes_by_axis() -> None:
+    volume, mask = _unplaced((8, 12, 20), has_spacing=False, has_orientation=False)
+    figure = preview_figure(volume, {"a": (mask, RED)}, key_index=4)
+    texts = _texts(figure)
+    assert "Along K" in texts and "Along I" in texts and "24 voxels" in texts and "seen from" not in texts
+    assert not any(name in texts.lower() for name in ("axial", "coronal", "sagittal"))
+    assert "scale bar" not in _lines(figure) and not any(map(_letters, figure.axes))
+
+
+def test_notes_lie_on_a_dark_band(a_volume: Volume) -> None:
+    for text in preview_figure(a_volume, {}).axes[0].texts:
+        assert text.get_path_effects() and text.get_bbox_patch().get_facecolor()[:3] == (0, 0, 0)
+
+
+def test_names_of_any_script_and_with_dollars_are_drawn_silently(
+    a_volume: Volume, a_mask: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    name = "\u809d\u81d3 $x_^$ \udcff\n"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        render_preview(a_volume, {name: (a_mask, RED)}, tmp_path / "p.png", title=f"{name} of $a")
+    assert not caught and capfd.readouterr().err == ""
+
+
+def test_an_installed_font_for_chinese_and_japanese_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "IPAGothic"])
+    font_families.cache_clear()
+    assert font_families()[-1] == "IPAGothic"
+    font_families.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.seg.nrrd", "x", "x.png.gz"])
+def test_a_picture_that_is_not_called_png_is_refused(a_volume: Volume, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"end its name in \.png"):
+        check_preview_path(tmp_path / name)
+    with pytest.raises(OutputError, match=r"end its name in \.png"):
+        render_preview(a_volume, {}, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_for_a_picture_is_checked_before_the_work(tmp_path: Path) -> None:
+    check_preview_path(tmp_path / "X.PNG")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "nowhere" / "x.png", tmp_path / "folder.png"):
+        with pytest.raises(OutputError, match="cannot be written: choose a name in a folder"):
+            check_preview_path(path)

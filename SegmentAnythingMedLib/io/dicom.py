@@ -66,13 +66,17 @@ def read_dicom(path: Path, series: str | None, time: int | None = None, componen
     first = chosen.frames[0]
     if "MOSAIC" in first.image_type:
         raise VolumeError(f"Series {chosen.identifier} is a Siemens mosaic: convert it to NIfTI with dcm2niix first.")
-    geometry, points = stacked(chosen)
+    try:
+        geometry, points = stacked(chosen)
+    except GeometryError as error:
+        raise VolumeError(f"Series {chosen.identifier} has a damaged orientation, export it again: {error}") from error
     times_s = times_of(points)
     if time is not None:
         if not 0 <= time < len(points):
             raise GeometryError(f"Time point {time} does not exist: valid are 0 to {len(points) - 1}.")
         points, times_s = points[time : time + 1], times_s[time : time + 1]
     voxels = chosen_component(read_voxels(points), component, path)
+    is_flat = geometry.size_ijk[2] == 1
     color = Modality.COLOR if voxels.shape[1] == 3 else Modality.UNKNOWN
     return Volume(
         voxels,
@@ -82,6 +86,8 @@ def read_dicom(path: Path, series: str | None, time: int | None = None, componen
         or (f"{first.modality} {first.series_number}".strip() if first.series_number else file_stem(path)),
         times_s,
         tuple(dict.fromkeys(frame.path for point in points for frame in point)),
+        has_spacing=first.has_spacing and (is_flat or bool(first.position) or first.has_thickness),
+        has_orientation=bool(first.position),
     )
 
 

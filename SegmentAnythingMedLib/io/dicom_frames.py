@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from SegmentAnythingMedLib.errors import VolumeError
+from SegmentAnythingMedLib.io.voxels import human_bytes
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 logger = logging.getLogger(__name__)
+
+_LEAST_FRAME_BYTES = 16
+"""A compressed frame is an item of its own: 8 bytes of header, and more than a start and an end of image."""
+_MAX_DEFLATE_RATIO = 1040
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Frame:
     image_type: tuple[str, ...] = ()
     order: tuple[float, ...] = field(default=(), repr=False)
     time_s: float | None = None
+    has_spacing: bool = True
+    has_thickness: bool = True
 
     @property
     def normal(self) -> np.ndarray:
@@ -55,10 +64,19 @@ class Frame:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Real files break small rules of the standard all the time; pydicom's warnings about them help nobody here."""
+    """Real files break small rules of the standard all the time; pydicom's warnings about them help nobody here.
+
+    Some come as warnings, some through its logger.
+    """
+    pydicom_logger = logging.getLogger("pydicom")
+    level = pydicom_logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)\b")
-        yield
+        pydicom_logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            pydicom_logger.setLevel(level)
 
 
 def frames_of(dataset: Dataset, path: str) -> list[Frame]:
@@ -112,7 +130,8 @@ def _frame(groups: _Groups, path: str, index: int, stack: list[tuple[float, ...]
     transform = ("PixelValueTransformationSequence",)
     floating = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset or not dataset.get("BitsStored")
     thickness = groups.number("SpacingBetweenSlices", "PixelMeasuresSequence")
-    thickness = thickness or groups.number("SliceThickness", "PixelMeasuresSequence") or 1.0
+    thickness = thickness or groups.number("SliceThickness", "PixelMeasuresSequence")
+    spacing = _pixel_spacing(groups)
     slope = groups.number("RescaleSlope", *transform)
     time_s, order = _time(groups, index)
     photometric = str(dataset.get("PhotometricInterpretation", ""))
@@ -129,8 +148,8 @@ def _frame(groups: _Groups, path: str, index: int, stack: list[tuple[float, ...]
         samples=3 if photometric == "PALETTE COLOR" else int(dataset.get("SamplesPerPixel") or 1),
         position=position,
         orientation=orientation,
-        spacing=_pixel_spacing(groups),
-        thickness=abs(thickness),
+        spacing=spacing or (1.0, 1.0),
+        thickness=abs(thickness or 1.0),
         slope=slope if slope else 1.0,
         intercept=groups.number("RescaleIntercept", *transform) or 0.0,
         stored_range=None if floating else _stored_range(dataset),
@@ -140,6 +159,8 @@ def _frame(groups: _Groups, path: str, index: int, stack: list[tuple[float, ...]
         image_type=_image_type(groups),
         order=order,
         time_s=time_s,
+        has_spacing=spacing is not None,
+        has_thickness=bool(thickness),
     )
 
 
@@ -158,8 +179,8 @@ def _number(value: object) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _pixel_spacing(groups: _Groups) -> tuple[float, float]:
-    """Distance between rows and between columns in mm; 1 where unknown."""
+def _pixel_spacing(groups: _Groups) -> tuple[float, float] | None:
+    """Distance between rows and between columns in mm; None where unknown."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = groups.numbers(2, keyword, "PixelMeasuresSequence")
         if spacing and min(spacing) > 0:
@@ -169,7 +190,30 @@ def _pixel_spacing(groups: _Groups) -> tuple[float, float]:
         in_cm = region.get("PhysicalUnitsXDirection") == 3 and region.get("PhysicalUnitsYDirection") == 3
         if in_cm and all(deltas) and region.get("RegionSpatialFormat") in (1, None):
             return abs(deltas[0]) * 10, abs(deltas[1]) * 10
-    return 1.0, 1.0
+    return None
+
+
+def check_frame_count(dataset: Dataset, path: Path) -> None:
+    """Raise `VolumeError` if a multi-frame file claims more pixels than it can hold; nothing is read for this."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames <= 1 or "Rows" not in dataset or "Columns" not in dataset:
+        return
+    held = path.stat().st_size
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    is_known = syntax is not None and syntax.is_transfer_syntax
+    if is_known and syntax.is_compressed and not syntax.is_deflated:
+        least = frames * _LEAST_FRAME_BYTES
+    else:
+        is_halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
+        values = 2 if is_halved else int(dataset.get("SamplesPerPixel") or 1)
+        bits = frames * int(dataset.Rows) * int(dataset.Columns) * values * int(dataset.get("BitsAllocated") or 1)
+        least = bits // (8 * _MAX_DEFLATE_RATIO if is_known and syntax.is_deflated else 8)
+    if least > held:
+        raise VolumeError(
+            f"{path.name} claims {frames} frames of {dataset.Columns}x{dataset.Rows} pixels (at least "
+            f"{human_bytes(least)}), more than a file of {human_bytes(held)} can hold: it is truncated or damaged, "
+            "copy or export it again."
+        )
 
 
 def _stored_range(dataset: Dataset) -> tuple[int, int]:
@@ -269,14 +313,25 @@ def damage() -> tuple[type[Exception], ...]:
 
 
 def file_frames(path: Path, *, force: bool = False) -> list[Frame]:
-    """Frames of a file, [] if it is not DICOM or holds no image."""
+    """Frames of a file, [] if it is not DICOM or holds no image.
+
+    With ``force`` a file without DICOM's signature is read, and one that claims too many frames is a `VolumeError`
+    (in a folder it is left out).
+    """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     with quiet_pydicom():
         try:
-            return frames_of(dcmread(path, stop_before_pixels=True, force=force), str(path))
+            dataset = dcmread(path, stop_before_pixels=True, force=force)
+            check_frame_count(dataset, path)
+            return frames_of(dataset, str(path))
         except InvalidDicomError:
+            return []
+        except VolumeError:
+            if force:
+                raise
+            logger.warning("a DICOM file that claims more frames than it can hold is left out")
             return []
         except damage():
             logger.warning("a DICOM file with a damaged header is left out")

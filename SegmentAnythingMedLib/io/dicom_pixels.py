@@ -63,7 +63,8 @@ def _values(plane: np.ndarray, frame: Frame, is_rescaled: bool, dtype: np.dtype)
         plane = plane.astype(np.float64) * frame.slope + frame.intercept
     if frame.inverted and frame.stored_range is not None:
         plane = sum(end * frame.slope + frame.intercept for end in frame.stored_range) - plane.astype(np.float64)
-    return np.rint(plane).astype(dtype) if dtype.kind in "iu" and plane.dtype.kind == "f" else plane.astype(dtype)
+    with np.errstate(over="ignore"):  # a value that float32 does not hold becomes infinite
+        return np.rint(plane).astype(dtype) if dtype.kind in "iu" and plane.dtype.kind == "f" else plane.astype(dtype)
 
 
 def _decode(path: Path, frames: list[Frame]) -> tuple[np.ndarray, bool]:

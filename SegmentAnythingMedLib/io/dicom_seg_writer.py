@@ -78,9 +78,14 @@ def dicom_seg(labels: Labels, volume: Volume | None, version: str = "0.1") -> Se
 
 
 def check_source(volume: Volume | None) -> None:
-    """Raise an `OutputError` unless the volume came from DICOM and highdicom is installed."""
+    """Raise an `OutputError` unless the volume came from DICOM, has a position, and highdicom is installed."""
     if volume is None or not volume.source_files:
         raise OutputError("DICOM SEG needs the DICOM files of the source series: write .seg.nrrd or .nii.gz instead.")
+    if not volume.has_orientation:
+        raise OutputError(
+            "The source files do not say where the image lies in the patient (ultrasound and X-ray seldom do), which "
+            "DICOM SEG needs: write .seg.nrrd instead."
+        )
     if importlib.util.find_spec("highdicom") is None:
         raise OutputError("DICOM SEG needs the package highdicom: install it, or write .seg.nrrd instead.")
 

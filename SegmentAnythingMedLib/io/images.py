@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from SegmentAnythingMedLib.errors import GeometryError, VolumeError
+from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
 from SegmentAnythingMedLib.io.nifti import is_nifti, read_nifti
 from SegmentAnythingMedLib.io.nrrd import read_nrrd
-from SegmentAnythingMedLib.io.voxels import Raster, check_claim, check_memory, open_packed, peek, read_exactly
+from SegmentAnythingMedLib.io.voxels import Raster, check_claim, check_memory, grid, open_packed, peek, read_exactly
 from SegmentAnythingMedLib.volume import Modality, Volume
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".nii.gz", ".seg.nrrd", ".seq.nrrd", ".gipl.gz", ".img.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_MAX_META_HEADER = 1 << 20
 
 
 def read_volume(
@@ -69,7 +71,15 @@ def read_volume(
     raster = read_raster(path)
     modality = Modality.COLOR if raster.is_color and component is None else Modality.UNKNOWN
     voxels = chosen_component(raster.voxels, component, path)
-    volume = Volume(voxels, raster.geometry, modality, file_stem(path), raster.times_s)
+    volume = Volume(
+        voxels,
+        raster.geometry,
+        modality,
+        file_stem(path),
+        raster.times_s,
+        has_spacing=raster.has_spacing,
+        has_orientation=raster.has_orientation,
+    )
     return volume if time is None else volume.at_time(time)
 
 
@@ -87,14 +97,11 @@ def read_raster(path: Path) -> Raster:
     head = peek(path, 400)
     if not head:
         raise VolumeError(f"{path.name} is empty or its compressed data is damaged: copy it again.")
-    try:
-        if is_nifti(head):
-            return read_nifti(path)
-        if head.startswith(b"NRRD"):
-            return read_nrrd(path)
-        return _read_with_simpleitk(path)
-    except GeometryError as error:
-        raise VolumeError(f"{path.name} has a damaged orientation, export it again: {error}") from error
+    if is_nifti(head):
+        return read_nifti(path)
+    if head.startswith(b"NRRD"):
+        return read_nrrd(path)
+    return _read_with_simpleitk(path)
 
 
 def chosen_component(voxels: np.ndarray, component: int | None, path: Path) -> np.ndarray:
@@ -119,6 +126,8 @@ def file_stem(path: Path) -> str:
 def _read_with_simpleitk(path: Path) -> Raster:
     import SimpleITK
 
+    if path.suffix.lower() in (".mha", ".mhd"):
+        _check_data_file(path)
     with quiet_itk():
         try:
             reader = SimpleITK.ImageFileReader()
@@ -153,7 +162,21 @@ def _read_with_simpleitk(path: Path) -> Raster:
     is_color = components >= 3 and (picture or (components == 3 and values.dtype == np.uint8))
     if is_color or (picture and components == 2):  # without alpha
         voxels = voxels[:, : 3 if is_color else 1]
-    return Raster(voxels, _geometry(image, size[:3]), is_color)
+    # the resolution in a picture file is that of a print or of nothing, never that of the patient
+    return Raster(
+        voxels, _geometry(image, size[:3], path), is_color, has_spacing=not picture, has_orientation=not picture
+    )
+
+
+def _check_data_file(path: Path) -> None:
+    """Refuse a MetaImage header that takes its voxels from anywhere but itself or a file beside it."""
+    header = peek(path, _MAX_META_HEADER)
+    found = re.search(rb"(?:^|[\r\n])\s*ElementDataFile\s*[=:]?([^\r\n]*)", header, re.IGNORECASE)
+    if found is None:
+        raise VolumeError(f"{path.name} names no data in its MetaImage header: it is damaged, export it again.")
+    name = found[1].decode("utf-8", errors="replace").strip()
+    if Path(name).name != name or set(name) & set("\\:%") or name.startswith("LIST"):
+        raise VolumeError(f"{path.name} keeps its data in {name!r}: save it as one .mha file.")
 
 
 def _check_gipl(path: Path, claimed: int) -> None:
@@ -162,14 +185,14 @@ def _check_gipl(path: Path, claimed: int) -> None:
         read_exactly(stream, 256 + claimed, path)
 
 
-def _geometry(image: SimpleITK.Image, size_ijk: tuple[int, int, int]) -> VolumeGeometry:
+def _geometry(image: SimpleITK.Image, size_ijk: tuple[int, int, int], path: Path) -> VolumeGeometry:
     dimension = min(image.GetDimension(), 3)
     matrix = np.eye(4)
     direction = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:dimension, :dimension]
-    with np.errstate(invalid="ignore"):  # VolumeGeometry refuses what is not finite
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused
         matrix[:dimension, :dimension] = direction * image.GetSpacing()[:dimension]
     matrix[:dimension, 3] = image.GetOrigin()[:dimension]
-    return VolumeGeometry(matrix, size_ijk)
+    return grid(matrix, size_ijk, path)
 
 
 def _itemsize(pixel_id: int, path: Path) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from SegmentAnythingMedLib.errors import GeometryError, VolumeError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.io.voxels import Raster, check_claim, open_packed, read_exactly, rescaled
+from SegmentAnythingMedLib.io.voxels import Raster, check_claim, grid, open_packed, read_exactly, rescaled
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,14 @@ def read_nifti(path: Path) -> Raster:
         values = rescaled(values, *header.scaling)
     values = values.transpose(1, 0, 5, 2, 3, 4)  # from (fifth axis, T, K, J, I, colour)
     voxels = np.ascontiguousarray(values).reshape(header.sizes[3], -1, *header.sizes[2::-1])
-    geometry = VolumeGeometry(header.ijk_to_lps, header.sizes[:3])
-    return Raster(voxels[:, :3] if colors == 4 else voxels, geometry, colors > 1, header.times_s)
+    geometry = grid(header.ijk_to_lps, header.sizes[:3], path)
+    return Raster(
+        voxels[:, :3] if colors == 4 else voxels,
+        geometry,
+        colors > 1,
+        header.times_s,
+        has_orientation=max(header.codes) > 0,
+    )
 
 
 class _Header:

@@ -12,7 +12,7 @@ import numpy as np
 
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.io.voxels import Raster, check_claim, open_packed, read_exactly, unpacked
+from SegmentAnythingMedLib.io.voxels import Raster, check_claim, grid, open_packed, read_exactly, unpacked
 
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -53,7 +53,7 @@ def read_nrrd(path: Path) -> Raster:
             )
         dtype = np.dtype((">" if fields.get("endian") == "big" else "<") + code)
         encoding = fields.get("encoding", "raw").lower()
-        if any(int(fields.get(skip, 0)) for skip in ("line skip", "byte skip")):
+        if any(fields.get(skip, "0") != "0" for skip in ("line skip", "lineskip", "byte skip", "byteskip")):
             raise VolumeError(f"{path.name} skips a part of its data: save it again with Slicer or SimpleITK.")
         detached = fields.get("data file", fields.get("datafile"))
         if detached is None:
@@ -62,7 +62,15 @@ def read_nrrd(path: Path) -> Raster:
             values = _read_detached(path, detached, axes.sizes, dtype, encoding)
     values = values.astype(dtype.newbyteorder("="), copy=False)
     voxels, is_color = axes.arranged(values)
-    return Raster(voxels, axes.geometry(voxels.shape), is_color, _times(keys, voxels.shape[0]), keys)
+    return Raster(
+        voxels,
+        axes.geometry(voxels.shape),
+        is_color,
+        _times(keys, voxels.shape[0]),
+        keys,
+        has_spacing=axes.has_spacing,
+        has_orientation=axes.has_orientation,
+    )
 
 
 def _read_values(stream: BinaryIO, path: Path, sizes: tuple[int, ...], dtype: np.dtype, encoding: str) -> np.ndarray:
@@ -110,15 +118,18 @@ class _Axes:
             kinds = fields.get("kinds", "").lower().split() or [""] * count
             vectors = re.findall(r"none|\([^)]*\)", fields.get("space directions", "").lower()) or None
             self.directions = vectors and [None if v == "none" else _numbers(v) for v in vectors]
-            self.spacings = [float(s) for s in fields.get("spacings", "").split()] or [1.0] * count
+            self.spacings = [float(s) for s in fields.get("spacings", "").split()] or [np.nan] * count
             self.origin = _numbers(fields.get("space origin", "")) or [0.0] * 3
-            if not (count == int(fields["dimension"]) == len(kinds) == len(self.directions or kinds)):
+            lengths = {int(fields["dimension"]), len(kinds), len(self.directions or kinds), len(self.spacings)}
+            if lengths != {count}:
                 raise ValueError("axes do not agree")
         except (KeyError, ValueError) as error:
             raise VolumeError(f"{path.name} has a damaged NRRD header ({error}): export it again.") from error
         self.kinds = kinds
         space = fields.get("space", "").lower()
-        self.signs = next((signs for start, signs in _TO_LPS.items() if space.startswith(start)), (1, 1, 1))
+        signs = next((signs for start, signs in _TO_LPS.items() if space.startswith(start)), None)
+        self.signs = signs or (1, 1, 1)
+        self.has_orientation = bool(self.directions) and signs is not None
         spatial = [a for a in range(count) if kinds[a] in _SPATIAL and not (self.directions and not self.directions[a])]
         self.spatial, rest = spatial[:3], spatial[3:]
         self.time = rest + [a for a in range(count) if kinds[a] in _TIME]
@@ -138,6 +149,10 @@ class _Axes:
         is_color = kind in ("rgb-color", "rgba-color", "3-color", "4-color") or (shape[1] == 3 and values.dtype == "u1")
         return (voxels[:, :3] if is_color else voxels), is_color
 
+    @property
+    def has_spacing(self) -> bool:
+        return bool(self.directions) or any(np.isfinite(self.spacings[axis]) for axis in self.spatial)
+
     def geometry(self, shape: tuple[int, ...]) -> VolumeGeometry:
         matrix = np.eye(4)
         for column, axis in enumerate(self.spatial):
@@ -148,7 +163,7 @@ class _Axes:
             else:
                 matrix[column, column] = self.spacings[axis] if np.isfinite(self.spacings[axis]) else 1.0
         matrix[: len(self.origin[:3]), 3] = self.origin[:3]
-        return VolumeGeometry(np.diag([*self.signs, 1]) @ matrix, shape[:1:-1])
+        return grid(np.array([*self.signs, 1])[:, np.newaxis] * matrix, shape[:1:-1], self.path)
 
 
 def _numbers(text: str) -> list[float]:
@@ -193,7 +208,7 @@ def write_nrrd(stream: BinaryIO, layers: np.ndarray, geometry: VolumeGeometry, k
         "space origin: (" + ",".join(repr(float(x)) for x in matrix[:3, 3]) + ")",
         *(f"{key}:={_escaped(value)}" for key, value in keys.items()),
     ]  # fmt: skip
-    stream.write(("\n".join(lines) + "\n\n").encode())
+    stream.write(("\n".join(lines) + "\n\n").encode(errors="replace"))
     with gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=3, mtime=0) as packed:
         for k in range(layers.shape[1]):
             plane = layers[:, k]

@@ -25,14 +25,14 @@ def is_segmentation(keys: Mapping[str, str]) -> bool:
 def segments_from(raster: Raster) -> tuple[Segment, ...]:
     """Segments of a raster whose T axis is the layers of a segmentation."""
     keys = raster.keys
-    numbers = sorted({int(found[1]) for key in keys if (found := re.match(r"Segment(\d+)_", key))})
-    segments = []
+    numbers = sorted({int(found[1]) for key in keys if (found := re.match(r"Segment(\d{1,99})_", key))})
+    segments, missing = [], []
     for number in numbers:
         start = f"Segment{number}_"
         layered = f"{start}LabelValue" in keys  # before 2020 Slicer wrote one layer of zeros and ones per segment
         layer = _integer(keys.get(f"{start}Layer"), 0 if layered else number)
         if not 0 <= layer < raster.voxels.shape[0]:
-            logger.warning("segment %d is in layer %d, which the file does not have; it is left out", number, layer)
+            missing.append(number)
             continue
         tags = re.search(r"TerminologyEntry:([^|]*)", keys.get(f"{start}Tags", ""))
         segments.append(
@@ -44,11 +44,14 @@ def segments_from(raster: Raster) -> tuple[Segment, ...]:
                 tags[1] if tags else None,
             )
         )
+    if missing:
+        shown = ", ".join(str(number)[:9] for number in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        logger.warning("%d segments are in layers that the file does not have (%s): left out", len(missing), shown)
     return tuple(segments)
 
 
 def _integer(text: str | None, default: int) -> int:
-    return int(text) if text is not None and re.fullmatch(r"-?\d+", text.strip()) else default
+    return int(text) if text is not None and re.fullmatch(r"-?\d{1,99}", text.strip()) else default
 
 
 def _color(text: str | None, number: int) -> tuple[float, float, float]:

@@ -15,23 +15,44 @@ from typing import BinaryIO
 
 import numpy as np
 
-from SegmentAnythingMedLib.errors import VolumeError
+from SegmentAnythingMedLib.errors import GeometryError, VolumeError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
 
 _MAX_DEFLATE_RATIO = 1040
 """Deflate cannot compress better than 1032:1 (zlib.net/zlib_tech.html), so a header that claims more is wrong."""
 _CHUNK = 1 << 24
+_FARTHEST_MM = 1e6
+_MOST_SCALE = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """A file's voxels (T, C, K, J, I), their grid in LPS millimetres, and what else its header says."""
+    """A file's voxels (T, C, K, J, I), their grid in LPS millimetres, and what else its header says.
+
+    ``has_spacing`` and ``has_orientation`` are those of `Volume`.
+    """
 
     voxels: np.ndarray
     geometry: VolumeGeometry
     is_color: bool = False
     times_s: tuple[float, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
+    has_spacing: bool = True
+    has_orientation: bool = True
+
+
+def grid(matrix: np.ndarray, size_ijk: tuple[int, int, int], path: Path) -> VolumeGeometry:
+    """The grid of a file's (4, 4) matrix, or a `VolumeError` if no image of a patient can lie there."""
+    numbers = np.asarray(matrix, dtype=np.float64)
+    if not (np.abs(numbers) <= _FARTHEST_MM).all():  # NaN is caught here, too
+        raise VolumeError(
+            f"{path.name} has a damaged orientation, export it again: its spacing, directions or origin are not finite "
+            "or beyond a kilometre."
+        )
+    try:
+        return VolumeGeometry(numbers, size_ijk)
+    except GeometryError as error:
+        raise VolumeError(f"{path.name} has a damaged orientation, export it again: {error}") from error
 
 
 def open_packed(path: Path) -> BinaryIO:
@@ -123,13 +144,21 @@ def rescaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """``stored * slope + intercept``: integers stay integers where the result is whole, else float32."""
     if slope == 1 and intercept == 0:
         return stored
-    if stored.dtype.kind in "iub" and float(slope).is_integer() and float(intercept).is_integer():
+    largest = max(abs(slope), abs(intercept))
+    if (
+        stored.dtype.kind in "iub"
+        and largest <= _MOST_SCALE
+        and float(slope).is_integer()
+        and float(intercept).is_integer()
+    ):
         low, high = int(stored.min()) * int(slope) + int(intercept), int(stored.max()) * int(slope) + int(intercept)
         dtype = integer_type(min(low, high), max(low, high))
         if dtype is not None:
             return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(dtype)
-    dtype = np.float64 if stored.dtype == np.float64 else np.float32
-    return stored.astype(dtype) * dtype(slope) + dtype(intercept)
+    is_wide = stored.dtype == np.float64 or largest > np.finfo(np.float32).max
+    dtype = np.float64 if is_wide else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):  # what no number holds becomes infinite
+        return stored.astype(dtype) * dtype(slope) + dtype(intercept)
 
 
 def integer_type(low: int, high: int) -> np.dtype | None:

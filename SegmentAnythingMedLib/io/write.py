@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -122,17 +123,33 @@ def _write_nifti_array(path: Path, array: np.ndarray, geometry: VolumeGeometry) 
 
 
 def _write_mha(path: Path, labels: Labels, volume: Volume | None) -> None:
-    import SimpleITK
+    """MetaImage written here: ITK's writer prints to the terminal when the disk is full."""
+    geometry, array = labels.geometry, _label_map(labels)
+    packer = zlib.compressobj(3)
+    packed = [packer.compress(np.ascontiguousarray(plane, plane.dtype.newbyteorder("<"))) for plane in array]
+    packed.append(packer.flush())
 
-    directions = _orthonormal_directions(labels.geometry)
-    image = SimpleITK.GetImageFromArray(_label_map(labels))
-    image.SetSpacing(labels.geometry.spacing_mm)
-    image.SetDirection(directions.ravel().tolist())
-    image.SetOrigin(labels.geometry.ijk_to_world[:3, 3].tolist())
-    try:
-        SimpleITK.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise OSError("no space left, or the folder is read-only") from error
+    def numbers(values: np.ndarray) -> str:
+        return " ".join(repr(float(value)) for value in values)
+
+    header = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "True",
+        "CompressedDataSize": str(sum(map(len, packed))),
+        "TransformMatrix": numbers(_orthonormal_directions(geometry).T.ravel()),
+        "Offset": numbers(geometry.ijk_to_world[:3, 3]),
+        "CenterOfRotation": "0 0 0",
+        "ElementSpacing": numbers(geometry.spacing_mm),
+        "DimSize": " ".join(str(n) for n in geometry.size_ijk),
+        "ElementType": "MET_UCHAR" if array.itemsize == 1 else "MET_USHORT",
+        "ElementDataFile": "LOCAL",
+    }
+    with open(path, "wb") as stream:
+        stream.write("".join(f"{key} = {value}\n" for key, value in header.items()).encode())
+        stream.writelines(packed)
 
 
 def _write_dicom(path: Path, labels: Labels, volume: Volume | None) -> None:

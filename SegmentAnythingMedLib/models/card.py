@@ -117,7 +117,7 @@ _PATTERNS = {
 def _check_field(key: str, value: Any, source: str) -> None:
     if key in _CLOSED_SETS:
         allowed = _CLOSED_SETS[key]
-        if not isinstance(value, list) or not set(value) <= set(allowed):
+        if not isinstance(value, list) or not all(item in allowed for item in value):
             raise ModelFileError(
                 f"The model card {source}: {key} must be a list of {', '.join(allowed)}, got {value!r}."
             )
@@ -125,6 +125,8 @@ def _check_field(key: str, value: Any, source: str) -> None:
     kind = {"input_size": int, "size_mb": (int, float), "research_only": bool, "options": dict}.get(key, str)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ModelFileError(f"The model card {source}: {key} has the wrong type: {value!r}.")
+    if key in ("input_size", "size_mb") and not 0 <= value < 1 << 31:
+        raise ModelFileError(f"The model card {source}: {key} must be 0 or more, got {value!r}.")
     if key in _PATTERNS and not re.fullmatch(_PATTERNS[key], value):
         raise ModelFileError(f"The model card {source}: {key} {value!r} is not of the form {_PATTERNS[key]}.")
     if key == "url" and value and not value.startswith("https://"):

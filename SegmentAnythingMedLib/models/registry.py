@@ -88,6 +88,8 @@ class ModelRegistry:
             family = importlib.import_module(f"SegmentAnythingMedLib.models.{card.family}")
         except ModuleNotFoundError as error:
             raise ModelUnavailableError(_missing_package(card, error)) from error
+        if not callable(getattr(family, "load", None)):
+            raise ModelUnavailableError(_unknown_family(card))
         if not self.is_present(card):
             source = f"Get it from {card.url}" if card.url else "Ask whoever made it"
             raise ModelUnavailableError(
@@ -98,10 +100,14 @@ class ModelRegistry:
 
 def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
     if error.name and error.name.startswith("SegmentAnythingMedLib"):
-        return f"Model {card.name!r} is of the family {card.family!r}, which this version does not have."
+        return _unknown_family(card)
     extra = _EXTRAS.get(str(error.name).partition(".")[0])
     install = f"install segment-anything-med[{extra}]" if extra else f"install {error.name}"
     return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {DEFAULT_MODEL}."
+
+
+def _unknown_family(card: ModelCard) -> str:
+    return f"Model {card.name!r} is of the family {card.family!r}, which this version does not have."
 
 
 def _card_files(folder: Path) -> list[Path]:

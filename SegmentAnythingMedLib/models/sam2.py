@@ -27,6 +27,7 @@ from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, Ima
 from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
+_LARGEST_INPUT = 4096
 _MOST_LOGIT = 32.0  # SAM 2 clamps the logits it is given back to this
 
 
@@ -234,12 +235,13 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     Raises
     ------
     ModelFileError
-        If the checkpoint is damaged, hostile, or not what the card says.
+        If the checkpoint is damaged, hostile, or not what the card says, or the card is no configuration of SAM 2.
     ModelUnavailableError
         If the device is not there.
     """
     where = choose_device(device)
     settings = {**card.options, **options}
+    _check(card, settings)
     precision = choose_precision(str(settings.get("precision", "fp32")))
     network = _random_network(card, settings) if weights is None else _loaded_network(card, weights, settings)
     return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
@@ -264,6 +266,22 @@ def _random_network(card: ModelCard, settings: Mapping[str, object]) -> Sam2Netw
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(settings["random_seed"]))
         return Sam2Network(config)
+
+
+def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
+    """Raise `ModelFileError` for an input size or options that no SAM 2 has."""
+    if not 0 < card.input_size <= _LARGEST_INPUT or card.input_size % 32:
+        raise ModelFileError(
+            f"Model {card.name!r}: input_size must be a multiple of 32 up to {_LARGEST_INPUT}, got {card.input_size}."
+        )
+    for key in ("random_seed", "memory_slots", "max_pointers"):
+        value = settings.get(key, 1)
+        if not isinstance(value, int) or not 0 <= value < 1 << 63:
+            raise ModelFileError(f"Model {card.name!r}: the option {key} must be a whole number, got {value!r}.")
+    try:
+        _config(card, settings)
+    except ValueError as error:
+        raise ModelFileError(f"Model {card.name!r}: the option {error}") from error
 
 
 def _config(card: ModelCard, settings: Mapping[str, object]) -> Sam2Config | None:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
 import SimpleITK
+from pydicom.uid import JPEG2000, UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from SegmentAnythingMedLib.errors import GeometryError, SeriesChoiceError, VolumeError
 from SegmentAnythingMedLib.io import list_series, read_volume
@@ -257,3 +259,58 @@ def test_odd_files_are_read(name: str, dev_data: Path) -> None:
 def test_segmentations_are_no_images(dev_data: Path) -> None:
     with pytest.raises(VolumeError, match="holds no DICOM image"):
         read_volume(dev_data / "dicom_seg" / "dcmqi" / "liver.dcm")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEG2000, DeflatedExplicitVRLittleEndian])
+def test_a_file_that_claims_two_billion_frames_is_refused_at_once(syntax: UID, write_slice: Writer) -> None:
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+
+    path = write_slice((0, 0, 0), ImagePositionPatient=None)
+    good = write_slice((0, 0, 0), SeriesInstanceUID="1.2.3")
+    dataset = dcmread(path)
+    dataset.NumberOfFrames = 2_000_000_000
+    dataset.file_meta.TransferSyntaxUID = syntax
+    if syntax == JPEG2000:
+        dataset.PixelData = encapsulate([bytes(64)])
+    dataset.save_as(path)
+    start = monotonic()
+    with pytest.raises(VolumeError, match="claims 2000000000 frames of 6x4 pixels"):
+        read_volume(path)
+    assert read_volume(path.parent).source_files == (str(good),)
+    assert monotonic() - start < 5
+
+
+def test_spacing_and_orientation_are_known_only_where_the_file_has_them(write_slice: Writer) -> None:
+    nowhere = {"ImagePositionPatient": None, "ImageOrientationPatient": None}
+    for tags, known in (
+        ({}, (True, True)),
+        ({"Modality": "DX", **nowhere}, (True, False)),
+        ({"Modality": "DX", "PixelSpacing": None, **nowhere}, (False, False)),
+        ({"PixelSpacing": None}, (False, True)),
+    ):
+        volume = read_volume(write_slice((0, 0, 0), **tags))
+        assert (volume.has_spacing, volume.has_orientation) == known
+
+
+def test_a_frame_stack_without_a_place_or_thickness_has_no_spacing(write_slice: Writer) -> None:
+    pixels = np.zeros((3 * 4, 6), np.int16)
+    tags = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "Rows": 4, "NumberOfFrames": 3}
+    known = [read_volume(write_slice((0, 0, 0), pixels, SliceThickness=mm, **tags)) for mm in (2, None)]
+    assert [v.geometry.size_ijk[2] for v in known] == [3, 3] and [v.has_spacing for v in known] == [True, False]
+
+
+def test_an_echo_cine_has_spacing_but_no_orientation(dev_data: Path) -> None:
+    volume = read_volume(dev_data / "us_dicom" / "echo_cine_30f_ybr.dcm", time=3)
+    assert volume.has_spacing and not volume.has_orientation and not volume.at_time(0).has_orientation
+
+
+def test_a_damaged_orientation_of_a_series_is_a_volume_error(write_slice: Writer) -> None:
+    with pytest.raises(VolumeError, match="damaged orientation"):
+        read_volume(write_slice((0, 0, 0), ImageOrientationPatient=[0, 0, 0, 0, 0, 0]))
+
+
+def test_a_slope_beyond_float32_gives_infinite_values(write_slice: Writer) -> None:
+    assert np.isposinf(
+        read_volume(write_slice((0, 0, 0), np.ones((4, 6), np.int16), RescaleSlope="1e300")).voxels
+    ).all()

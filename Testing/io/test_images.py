@@ -286,3 +286,68 @@ def test_real_nifti_and_nrrd_files_lie_where_simpleitk_puts_them(dev_data: Path)
         np.testing.assert_allclose(volume.geometry.ijk_to_world[:3, 3], image.GetOrigin()[:3], atol=1e-5)
         if image.GetNumberOfComponentsPerPixel() == 1:
             np.testing.assert_array_equal(volume.voxels.ravel(), SimpleITK.GetArrayViewFromImage(image).ravel())
+
+
+def an_nrrd(*lines: str, axes: int = 3) -> bytes:
+    header = ["NRRD0004", "type: uchar", f"dimension: {axes}", "sizes: " + "4 " * axes, "encoding: raw", *lines]
+    return "\n".join([*header, "", ""]).encode() + bytes(4**axes)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("line skip: abc", "skips a part"),
+        ("byte skip: -1", "skips a part"),
+        ("spacings: 1", "damaged NRRD header"),
+        ("spacings: 1 2 3 4", "damaged NRRD header"),
+        ("spacings: 1e308 1 1", "damaged orientation"),
+        ("space directions: (1e308,0,0) (0,1e308,0) (0,0,1e308)", "damaged orientation"),
+        ("space directions: (1,0,0) (0,1,0) (0,0,nan)", "damaged orientation"),
+        ("space origin: (1e400,0,0)", "damaged orientation"),
+    ],
+)
+def test_nonsense_in_an_nrrd_header_is_a_volume_error(line: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "x.nrrd").write_bytes(an_nrrd(line))
+    with pytest.raises(VolumeError, match=f"x.nrrd .*{sentence}"):
+        read_volume(tmp_path / "x.nrrd")
+
+
+@pytest.mark.parametrize(("slope", "stored", "expected"), [(1e38, 0, 0.0), (1e38, 1, 1e38), (1e38, 9, np.inf)])
+def test_a_huge_slope_of_whole_numbers_is_no_error(slope: float, stored: int, expected: float, tmp_path: Path) -> None:
+    header = a_nifti_header((2, 2, 2))
+    struct.pack_into("<f", header, 112, slope)
+    (tmp_path / "x.nii").write_bytes(bytes(header) + np.full(8, stored, "<i2").tobytes())
+    np.testing.assert_allclose(read_volume(tmp_path / "x.nii").voxels, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".mhd", ".mha"])
+@pytest.mark.parametrize("data", ["{folder}/a.raw", "../a.raw", "sub/a.raw", "..\\a.raw", "a%03d.raw 1 10 1", "LIST"])
+def test_a_metaimage_takes_no_voxels_from_another_folder(suffix: str, data: str, tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(64))
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    path = folder / f"x{suffix}"
+    header = "ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile = "
+    path.write_text(header + data.format(folder=tmp_path) + "\n")
+    with pytest.raises(VolumeError, match="keeps its data in .*: save it as one .mha file"):
+        read_volume(path)
+    (folder / "a.raw").write_bytes(bytes(64))
+    path.with_suffix(".mhd").write_text(header + "a.raw\n")
+    assert read_volume(path.with_suffix(".mhd")).geometry.size_ijk == (4, 4, 4)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+def test_a_picture_knows_neither_spacing_nor_orientation(suffix: str, tmp_path: Path) -> None:
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((5, 6), np.uint8)), str(tmp_path / f"x{suffix}"))
+    volume = read_volume(tmp_path / f"x{suffix}")
+    assert not volume.has_spacing and not volume.has_orientation
+
+
+def test_headers_without_directions_know_no_orientation(tmp_path: Path) -> None:
+    (tmp_path / "a.nrrd").write_bytes(an_nrrd())
+    (tmp_path / "b.nrrd").write_bytes(an_nrrd("spacings: 1 2 3"))
+    (tmp_path / "c.nrrd").write_bytes(an_nrrd("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,2)"))
+    (tmp_path / "d.nii").write_bytes(bytes(a_nifti_header((2, 2, 2))) + bytes(16))
+    found = [read_volume(path) for path in sorted(tmp_path.iterdir())]
+    assert [v.has_spacing for v in found] == [False, True, True, True]
+    assert [v.has_orientation for v in found] == [False, False, True, False]

@@ -208,3 +208,18 @@ def test_what_is_no_label_file_says_so(dev_data: Path) -> None:
         read_labels(dev_data / "dicom_seg" / "highdicom" / "ct_image.dcm")
     with pytest.raises(VolumeError, match="is a folder"):
         read_labels(dev_data)
+
+
+def test_thousands_of_damaged_segments_are_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = {f"Segment{n}_Name": "x" for n in range(3000)} | {
+        f"Segment{'9' * 5000}_Name": "x",
+        "Segment1_Layer": "9" * 50,
+    }
+    with open(tmp_path / "x.seg.nrrd", "wb") as stream:
+        write_nrrd(stream, np.zeros((1, 2, 2, 2), np.uint8), VolumeGeometry.from_spacing((2, 2, 2)), keys)
+    assert read_labels(tmp_path / "x.seg.nrrd").names == ("x",)
+    assert [r.getMessage() for r in caplog.records] == [
+        "2999 segments are in layers that the file does not have (1, 2, 3, ...): left out"
+    ]

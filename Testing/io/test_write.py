@@ -5,6 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import SimpleITK
 
 from SegmentAnythingMedLib.errors import OutputError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.io import DEFAULT_TERMINOLOGY, Labels, read_labels, read_volume, write_labels
+from SegmentAnythingMedLib.io import DEFAULT_TERMINOLOGY, Labels, check_output, read_labels, read_volume, write_labels
 from SegmentAnythingMedLib.volume import Volume
 
 LIVER = (
@@ -262,3 +263,39 @@ def test_writing_logs_no_path(a_grid: VolumeGeometry, tmp_path: Path, caplog: py
     caplog.set_level(logging.DEBUG)
     write_labels(tmp_path / "out.seg.nrrd", two_segments(a_grid))
     assert str(tmp_path) not in caplog.text
+
+
+def test_a_full_disk_prints_nothing(tmp_path: Path, a_full_disk: object, capfd: pytest.CaptureFixture) -> None:
+    geometry = VolumeGeometry.from_spacing((64, 64, 64))
+    noise = np.random.default_rng(0).random((64, 64, 64)) > 0.5
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_labels(tmp_path / "out.mha", Labels.from_masks({"noise": noise}, geometry))
+    assert capfd.readouterr().err == ""
+
+
+def test_pydicom_is_silent_while_a_dicom_segmentation_is_written(
+    write_slice: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = read_volume(write_slice((0, 0, 0), AccessionNumber="longer than sixteen", StudyID="1" * 18))
+        caplog.clear()
+        labels = Labels.from_masks({"a": np.ones(volume.geometry.shape_kji, bool)}, volume.geometry)
+        level = logging.getLogger("pydicom").level
+        write_labels(tmp_path / "out.dcm", labels, volume=volume)
+    assert not caplog.records and logging.getLogger("pydicom").level == level
+
+
+def test_a_dicom_segmentation_of_an_image_without_a_place_says_so(dev_data: Path, tmp_path: Path) -> None:
+    volume = read_volume(dev_data / "us_dicom" / "US1_UNCR.dcm")
+    labels = Labels.from_masks({"a": np.ones(volume.geometry.shape_kji, bool)}, volume.geometry)
+    with pytest.raises(OutputError, match="do not say where the image lies in the patient"):
+        check_output(tmp_path / "out.dcm", volume)
+    with pytest.raises(OutputError, match="do not say where the image lies in the patient"):
+        write_labels(tmp_path / "out.dcm", labels, volume=volume)
+
+
+def test_a_name_that_is_no_text_is_written_all_the_same(a_grid: VolumeGeometry, tmp_path: Path) -> None:
+    mask = np.ones(a_grid.shape_kji, bool)
+    write_labels(tmp_path / "out.seg.nrrd", Labels.from_masks({"n\udcff": mask}, a_grid))
+    assert read_labels(tmp_path / "out.seg.nrrd").names == ("n?",)

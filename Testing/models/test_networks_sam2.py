@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -328,3 +329,22 @@ def test_wrong_arguments_are_named(network: Sam2Network) -> None:
         network.encode_prompts(points, labels[:, :1])
     with pytest.raises(ValueError, match="time slots must be 0 to 6, got 7"):
         network.condition(torch.zeros(1, 32, 4, 4), [(torch.zeros(1, 8, 4, 4), 7)], ())
+
+
+def test_tensors_that_are_not_plain_numbers_are_refused(tmp_path: Path) -> None:
+    plain = torch.ones(2, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantized tensors are deprecated
+        quantized = torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8)
+        for odd in (quantized, plain.to(torch.complex64), plain.to_sparse(), plain.to("meta")):
+            torch.save({"model": {"fine": plain, "odd": odd}}, tmp_path / "weights.pt")
+            with pytest.raises(
+                ModelFileError, match=r"weights\.pt holds a quantized, complex or sparse tensor \(odd\)"
+            ):
+                read_checkpoint(tmp_path / "weights.pt")
+
+
+def test_a_single_number_in_place_of_the_patch_weights_is_no_sam_2() -> None:
+    state = {"image_encoder.trunk.patch_embed.proj.weight": torch.tensor(1.0)}
+    with pytest.raises(ModelFileError, match="not a SAM 2 checkpoint"):
+        infer_sam2_config(state, image_size=512)

@@ -38,6 +38,8 @@ def test_every_card_of_the_library_fits_the_schema(path: Path) -> None:
         ({"file": "../x.pt"}, "file"),
         ({"url": "http://x"}, "https://"),
         ({"capabilities": ["telepathy"]}, "capabilities must be a list of slice"),
+        ({"capabilities": [["slice"]]}, "capabilities must be a list of slice"),
+        ({"input_size": -64}, "input_size must be 0 or more"),
         ({"input_size": True}, "input_size has the wrong type"),
         ({"research_only": "no"}, "research_only has the wrong type"),
     ],
@@ -123,3 +125,9 @@ def _models_seen_from(folder: Path) -> str:
 def test_a_missing_resource_says_to_install_again() -> None:
     with pytest.raises(SegmentAnythingMedError, match="Resources/nothing is missing"):
         resource_path("nothing")
+
+
+def test_a_module_that_is_no_family_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(GOOD | {"family": "card"}))
+    with pytest.raises(ModelUnavailableError, match="family 'card', which this version does not have"):
+        ModelRegistry([tmp_path], tmp_path).load("mine")

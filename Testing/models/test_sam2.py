@@ -293,3 +293,22 @@ def test_random_weights_come_only_when_asked_for() -> None:
 def test_a_device_that_is_not_there_is_named(device: str) -> None:
     with pytest.raises(ModelUnavailableError, match="use auto"):
         sam2.load(replace(CARD, input_size=64, options={"size": "tiny", "random_seed": 0}), None, device)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"input_size": 7}, "input_size must be a multiple of 32 up to 4096, got 7"),
+        ({"input_size": -64}, "input_size must be a multiple of 32"),
+        ({"input_size": 0}, "input_size must be a multiple of 32"),
+        ({"input_size": 1 << 30}, "input_size must be a multiple of 32"),
+        ({"options": {"size": ["a"]}}, "the option size must be one of tiny, small"),
+        ({"options": {"size": "tiny", "version": 3}}, "the option version must be '2.0' or '2.1'"),
+        ({"options": {"size": "tiny", "random_seed": "z"}}, "the option random_seed must be a whole number"),
+        ({"options": {"size": "tiny", "memory_slots": [1]}}, "the option memory_slots must be a whole number"),
+    ],
+)
+def test_a_card_that_is_no_sam_2_is_refused_in_a_sentence(changed: dict, sentence: str) -> None:
+    good = {"input_size": 64, "options": {"size": "tiny", "random_seed": 0}}
+    with pytest.raises(ModelFileError, match=f"Model 'small': {sentence}"):
+        sam2.load(replace(CARD, **(good | changed)), None, "cpu")

@@ -38,7 +38,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> dict[str, Te
     Raises
     ------
     ModelFileError
-        The file is missing, truncated, of another format or digest, or holds anything but tensors.
+        The file is missing, truncated, of another format or digest, or holds anything but tensors of plain numbers.
     """
     path = Path(path)
     try:
@@ -56,7 +56,17 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> dict[str, Te
     state = _read_safetensors(path, magic) if path.suffix == ".safetensors" else _read_torch(path, magic)
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelFileError(f"{path.name} is not a checkpoint: it must map names to tensors only.")
+    odd = next((key for key, tensor in state.items() if not _is_plain(tensor)), None)
+    if odd is not None:
+        raise ModelFileError(
+            f"{path.name} holds a quantized, complex or sparse tensor ({odd[:80]}): convert it to plain numbers first."
+        )
     return dict(state)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    is_dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_nested
+    return is_dense and not tensor.is_complex() and tensor.device.type == "cpu"
 
 
 def _read_safetensors(path: Path, magic: bytes) -> Mapping[str, Tensor]:
@@ -147,7 +157,7 @@ def infer_sam2_config(state: Mapping[str, Tensor], image_size: int) -> Sam2Confi
 
 
 def _hiera_size(state: Mapping[str, Tensor]) -> str | None:
-    if _PATCHES not in state:
+    if _PATCHES not in state or not state[_PATCHES].ndim:
         return None
     blocks = {key[len(_BLOCKS) :].split(".")[0] for key in state if key.startswith(_BLOCKS)}
     shape = (state[_PATCHES].shape[0], len(blocks))
