@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DATA ?= $(SEGMENT_ANYTHING_MED_DATA)
+MINUTES ?= 60
+TRAINED ?= out/embedded
 
-.PHONY: demo env test bench bench-accuracy bench-invariance bench-cost bench-latency clean
+.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency clean
 
 demo: $(VENV)/.installed            ## segment an organ of a made-up CT and draw it
 	$(RUN) -m SegmentAnythingMedLib demo --output out/demo
@@ -19,6 +21,14 @@ bench: $(VENV)/.developed           ## all figures; DATA=folder of the developme
 
 bench-accuracy bench-invariance bench-cost bench-latency: bench-%: $(VENV)/.developed
 	$(RUN) -m SegmentAnythingMedLib.benchmark $* $(if $(DATA),--data $(DATA)) --output out/bench
+
+train-embedded: $(VENV)/.developed  ## go on training the embedded model on the CPU for MINUTES, in TRAINED
+	$(RUN) -m SegmentAnythingMedLib.finetune.train_embedded --minutes $(MINUTES) --output $(TRAINED) --threads 1
+
+gpu-train: MINUTES = 9
+gpu-train:                          ## the same on a GPU machine with any Python that has torch; no environment is made
+	PYTHONPATH=. $(PYTHON) -m SegmentAnythingMedLib.finetune.train_embedded \
+	    --device cuda --minutes $(MINUTES) --output $(TRAINED)
 
 $(VENV)/.installed: pyproject.toml
 	@test -e $(VENV)/.developed || $(PYTHON) .ci/environment.py --folder $(VENV)

@@ -1,0 +1,88 @@
+"""What the embedded model looks at: which remembered slices, which box, and whether an earlier answer still counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from SegmentAnythingMedLib.models.base import Prediction, Recall
+from SegmentAnythingMedLib.models.embedded_channels import EmbeddedMemory
+from SegmentAnythingMedLib.models.embedded_crop import mask_box
+from SegmentAnythingMedLib.prompts import SlicePrompts
+
+Box = tuple[float, float, float, float]
+
+
+def chosen_memories(recall: Recall) -> tuple[tuple[EmbeddedMemory, int], ...]:
+    """The nearest key slice and the newest tracked slice with the object, with their distance.
+
+    Beside a key slice without tracked slices stands the next nearest key slice, if there is one: between two key
+    slices both are seen.
+    """
+    filled = [one for one in recall.memories if not one.memory.is_empty]
+    by_distance = sorted(filled, key=lambda one: abs(one.distance))
+    keys = [one for one in by_distance if one.slot == 0] or by_distance[-1:]
+    tracked = [one for one in by_distance if one.slot > 0 and one is not keys[0]] if keys else []
+    return tuple((one.memory, one.distance) for one in (keys[:1] + tracked[:1] + keys[1:2])[:2])
+
+
+def drawn_points(prompts: SlicePrompts, positive_only: bool = False) -> np.ndarray:
+    """(N, 2) all clicks and points of scribbles, in slice pixels."""
+    clicks = prompts.points_rc[prompts.positive] if positive_only else prompts.points_rc
+    curves = [curve for curve, positive in prompts.scribbles if positive or not positive_only]
+    return np.concatenate([clicks.reshape(-1, 2), *(np.asarray(curve).reshape(-1, 2) for curve in curves)])
+
+
+def known_box(
+    prompts: SlicePrompts, previous: Prediction | None, memories: tuple[tuple[EmbeddedMemory, int], ...]
+) -> Box | None:
+    """Where the object is, as far as an answer, a box or a remembered mask says; clicks outside it enlarge it.
+
+    None if only clicks say something.
+    """
+    boxes = []
+    if previous is not None:
+        boxes.append(mask_box(previous.masks[0]))
+    if prompts.lasso_rc is not None:
+        boxes.append((*prompts.lasso_rc.min(axis=0), *prompts.lasso_rc.max(axis=0)))
+    elif prompts.box_rc is not None:
+        boxes.append(prompts.box_rc)
+    if not boxes and memories:
+        boxes.append(min(memories, key=lambda one: abs(one[1]))[0].box_rc)
+    if not boxes:
+        return None
+    return united(*boxes, *_point_boxes(drawn_points(prompts)))
+
+
+def united(*boxes: Box | np.ndarray) -> Box:
+    """The smallest box that holds all boxes."""
+    low = np.min([box[:2] for box in boxes], axis=0)
+    high = np.max([box[2:] for box in boxes], axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def refined(prompts: SlicePrompts, previous: Prediction | None) -> Prediction | None:
+    """The earlier answer if the prompts only add to those that gave it, else None."""
+    if previous is None or not previous.masks[0].any():
+        return None
+    before = previous.state
+    if not isinstance(before, SlicePrompts):
+        return previous if not prompts.is_empty else None
+    same = before.box_rc == prompts.box_rc and _same(before.lasso_rc, prompts.lasso_rc) and before.mask is None
+    return previous if same and set(_marks(before)) < set(_marks(prompts)) else None
+
+
+def _marks(prompts: SlicePrompts) -> Iterator[tuple[object, ...]]:
+    for point, positive in zip(prompts.points_rc.tolist(), prompts.positive.tolist(), strict=True):
+        yield (*point, positive)
+    for curve, positive in prompts.scribbles:
+        yield np.asarray(curve).tobytes(), positive
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
+
+
+def _point_boxes(points_rc: np.ndarray) -> list[Box]:
+    return [(row, column, row, column) for row, column in points_rc.tolist()]
