@@ -1,0 +1,239 @@
+"""What a user does to segment a volume: the same verbs for the desktop module, the browser app and tests.
+
+Example
+-------
+>>> controller = Controller(scene)
+>>> controller.set_volume(volume)
+>>> controller.start_placing("box")  # two clicks in a slice view; then, every 20 to 50 ms from a timer:
+>>> controller.poll()
+>>> controller.propagate("both"), controller.accept()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from SegmentAnythingMedLib.errors import PromptError, VolumeError
+from SegmentAnythingMedLib.geometry import Plane
+from SegmentAnythingMedLib.mrml.controller_link import Purpose
+from SegmentAnythingMedLib.mrml.controller_prompting import Prompting
+from SegmentAnythingMedLib.mrml.controller_states import Signal, State
+from SegmentAnythingMedLib.mrml.controller_work import told
+from SegmentAnythingMedLib.mrml.sequences import browser_of, current_time
+from SegmentAnythingMedLib.mrml.slice_views import slice_of_view
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSliceNode
+
+
+class Controller(Prompting):
+    """One user's work in one scene. No verb raises or waits: what goes wrong is a sentence in `status`.
+
+    Parameters
+    ----------
+    scene
+        Where all nodes live.
+    client_factory
+        Makes the worker's client when it is first needed; opening the panel starts nothing.
+    """
+
+    # -- what is worked on ---------------------------------------------------------------------------------------
+
+    @told
+    def set_volume(
+        self, node: vtkMRMLScalarVolumeNode | None, channels: Iterable[vtkMRMLScalarVolumeNode] = ()
+    ) -> None:
+        """Work on a volume, with up to two co-located ones as further channels; None: on nothing.
+
+        The segmentation chosen for an earlier volume is let go; it stays in the scene.
+        """
+        nodes = (node, *channels) if node is not None else ()
+        if nodes and nodes == self._watch.volumes:
+            return
+        if self.volume is not None:
+            self.end_work()
+            self.segmentation, self.segment_id, self._watch.segmentation = None, "", None
+        self.link.set_volume(nodes)
+        self.volume, self._watch.volumes, self.proposals = node, nodes, None
+        if node is None:
+            self.send(Signal.CLOSED)
+            self.tell("Choose a volume.")
+            return
+        if node.GetImageData() is None:
+            self.volume, self._watch.volumes = None, ()
+            self.link.set_volume(())
+            self.send(Signal.CLOSED)
+            raise VolumeError(f"The volume {node.GetName()!r} has no voxels: load it again or choose another.")
+        self.time = current_time(node)
+        self._make_proposals()
+        self.send(Signal.OPENED)
+        self.tell("Draw a box or click on the structure.")
+        if self.segmentation is not None:
+            self._take_up_prompts()
+
+    @told
+    def set_segmentation(self, node: vtkMRMLSegmentationNode | None) -> None:
+        """Work on a segmentation; prompts saved with it are taken up. None: the next prompt makes a new one."""
+        if node is self.segmentation:
+            return
+        self.end_work()
+        self.send(Signal.ENDED)
+        self.send(Signal.SETTLED)
+        self.segmentation, self.segment_id, self._watch.segmentation = node, "", node
+        if node is not None and self.volume is not None:
+            self._take_up_prompts()
+
+    @told
+    def set_segment(self, name: str) -> str:
+        """Work on the segment with this id or name, made when missing (named, coloured, with terminology); its id."""
+        self._choose_segment(name)
+        return self.segment_id
+
+    @told
+    def add_segment(self, name: str = "") -> str:
+        """Make another segment and work on it; its id."""
+        self._add_segment(name)
+        return self.segment_id
+
+    @told
+    def set_model(self, name: str, device: str = "auto", **options: object) -> None:
+        """Choose a model by its card's name; it is loaded when first needed, or at once if one was."""
+        was_open, was_failed = self.link.is_open, self.state is State.FAILED
+        self.model_loaded = None
+        self.link.set_model(name, device, options)
+        if self.markups is not None:
+            self.markups.model = name
+        if self.volume is not None and (was_open or was_failed):
+            self.reopen(f"Loading the model {name}.", "model", "session")
+
+    @told
+    def set_window(self, name: str) -> None:
+        """Choose what the model sees as black and white: a preset, ``WIDTH/LEVEL`` or ``display``, as it is shown."""
+        was_open = self.link.is_open
+        self.link.set_window(name)
+        if self.volume is not None and was_open:
+            self.reopen("The window was changed: outlines are made again, propagate again.", "session")
+
+    @told
+    def set_time(self, time: int) -> None:
+        """Go to a time point of the sequence."""
+        browser = browser_of(self._needed_volume())
+        if browser is None:
+            raise VolumeError("The volume has only one time point.")
+        browser.SetSelectedItemNumber(int(time))
+        if current_time(self.volume) != self.time:
+            self.change_time(current_time(self.volume))
+
+    @told
+    def begin_install(self, sentence: str = "Installing what the model needs.") -> None:
+        """The host installs packages: prompts are kept, the worker is not asked."""
+        self.send(Signal.INSTALL)
+        self.tell(sentence)
+
+    @told
+    def end_install(self, error: str = "") -> None:
+        """The host is done; ``error`` is what went wrong, in words."""
+        if error:
+            self.fail(error)
+            return
+        self.send(Signal.INSTALLED if self.volume is not None else Signal.CLOSED)
+        if self.volume is not None:
+            self.link.restart()
+            self.reopen("Installed: go on.")
+
+    @told
+    def restart_worker(self) -> None:
+        """Start a worker again that was given up, or that hangs; it is told what the last one knew."""
+        if self.link.is_lost:
+            self.link.restart()
+        elif self.link.started is not None and self.state is not State.FAILED:
+            self.link.started.restart("The worker was stopped.")
+        self.send(Signal.RECOVERED)
+
+    def close(self) -> None:
+        """End the work and the worker; the user's nodes stay."""
+        self.end_work()
+        self.link.close()
+        self._watch.close()
+        self._observers.clear()
+        self.state = State.IDLE
+
+    # -- many slices ---------------------------------------------------------------------------------------------
+
+    @told
+    def propagate(
+        self,
+        direction: str = "both",
+        first: int | None = None,
+        last: int | None = None,
+        segment_ids: Iterable[str] | None = None,
+    ) -> None:
+        """Carry the outline through the volume: ``forward``, ``backward`` or ``both``.
+
+        Parameters
+        ----------
+        direction
+            To higher slices, lower ones, or both.
+        first, last
+            Range; by default the one chosen with `from_here` and `to_here`, else automatic.
+        segment_ids
+            Segments that are carried together, by default the current one. They need an outline in its plane.
+        """
+        self._needed_segment()
+        ids = list(segment_ids or [self.segment_id])
+        first, last = (self.range[0] if first is None else first), (self.range[1] if last is None else last)
+        carried = [self.segments.of(segment_id) for segment_id in ids]
+        for segment in carried:
+            self.confirm_painted(segment)
+            self.make_known(segment)
+        plane = self._plane()
+
+        def start() -> None:
+            job = self.link.client.propagate(
+                [segment.object_id for segment in carried], plane=plane, first=first, last=last, direction=direction
+            )
+            self.link.track(job, Purpose.PROPAGATION, self.segment_id)
+            self.tell("Carrying the outline through the volume.")
+
+        self._start_when_replayed(start)
+
+    @told
+    def cancel(self) -> None:
+        """End a propagation; slices that are finished stay."""
+        self._when_outlined.clear()
+        if self.link.cancel(Purpose.PROPAGATION):
+            self.tell("Cancelling after this slice.")
+
+    @told
+    def from_here(self, view: vtkMRMLSliceNode | None = None) -> None:
+        """Let propagation begin at the slice that a view shows."""
+        self._set_range(slice_of_view(self._needed_view(view), self._needed_frame()).index, self.range[1])
+
+    @told
+    def to_here(self, view: vtkMRMLSliceNode | None = None) -> None:
+        """Let propagation end at the slice that a view shows."""
+        self._set_range(self.range[0], slice_of_view(self._needed_view(view), self._needed_frame()).index)
+
+    @told
+    def set_range(self, first: int | None = None, last: int | None = None) -> None:
+        """Choose the range of propagation; None: automatic."""
+        self._set_range(first, last)
+
+    def _set_range(self, first: int | None, last: int | None) -> None:
+        if first is not None and last is not None and first > last:
+            first, last = last, first
+        self.range, self._is_changed = (first, last), True
+
+    def _plane(self) -> Plane:
+        segment = self.segments.of(self.segment_id)
+        if segment.at is None:
+            raise PromptError("There is no outline yet: draw a box or click on the structure first.")
+        return segment.at[0]
+
+    def _start_when_replayed(self, start: Callable[[], None]) -> None:
+        """Now; or, while prompts are being said again, when that is done."""
+        if any(segment.replay for segment in self.segments):
+            self.do_when_outlined(start)
+        else:
+            start()

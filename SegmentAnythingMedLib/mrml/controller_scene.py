@@ -1,0 +1,131 @@
+"""What the scene does to the nodes that are worked on: prompts placed, volumes edited, moved, removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from SegmentAnythingMedLib.errors import SegmentAnythingMedError
+from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
+from SegmentAnythingMedLib.mrml.controller_states import Signal
+from SegmentAnythingMedLib.mrml.controller_watch import Loss
+from SegmentAnythingMedLib.mrml.controller_work import ControllerWork, Progress
+from SegmentAnythingMedLib.mrml.prompt_markups import Action, PromptEvent
+from SegmentAnythingMedLib.mrml.sequences import current_time
+
+if TYPE_CHECKING:
+    pass
+
+
+class ControllerScene(ControllerWork):
+    """The part of `Controller` that follows the scene."""
+
+    def prompt_changed(self, event: PromptEvent) -> None:
+        """What the user, or undo, did to a prompt."""
+        if self._is_muted or self._watch.has_losses:
+            return
+        self._is_changed = True
+        try:
+            if event.action is Action.REFUSED:
+                self.tell(event.message)
+            elif event.record.time == self.time:
+                if self.is_usable:
+                    self.outlining.follow(event)
+                else:
+                    self.segments.of(event.record.segment_id).is_told = False
+        except SegmentAnythingMedError as error:
+            self.tell(str(error))
+        self.update_state()
+
+    def attend_to_scene(self) -> None:
+        """End the work on nodes that were removed, follow a volume that was edited or moved, forget lost segments."""
+        losses = self._watch.take_losses()
+        if losses:
+            self._lose(losses[0])
+        if self.volume is None:
+            return
+        change = self.link.changes()
+        if change == "voxels" and current_time(self.volume) != self.time:
+            self.change_time(current_time(self.volume))
+        elif change == "voxels" and self.link.is_open:
+            self._follow_voxels()
+        elif change == "place":
+            self.proposals.follow_volume()
+            self.reopen("The volume was moved: outlines are made again, propagate again.", "volume", "session")
+        for segment in self.segments:
+            if self.segmentation is None or self.segmentation.GetSegmentation().GetSegment(segment.segment_id) is None:
+                self._drop(segment)
+
+    def reopen(self, sentence: str, *what: str) -> None:
+        """Open the session anew and outline again what was shown; proposals of before are gone."""
+        shown = [segment for segment in self.segments if self._unaccepted(segment)]
+        self.link.reopen(*what)
+        for segment in self.segments:
+            segment.forget_work()
+            if self.proposals is not None:
+                self.proposals.discard(segment)
+        self.send(Signal.OPENED)
+        self.tell(sentence)
+        for segment in shown if self.is_usable else ():
+            self.outlining.replay(segment, {self.outlining.slice_of(item) for item in self._unaccepted(segment)})
+
+    def _follow_voxels(self) -> None:
+        """The user, or another module, edited the voxels: what was being computed from the old ones ends."""
+        unfinished = self.outlining.unfinished()
+        self.link.end_jobs()
+        self.link.volume_changed()
+        self.tell("The volume's voxels were changed: prompts are kept, propagate again.")
+        for segment in unfinished:
+            self.outlining.replay(segment, {segment.at})
+
+    def change_time(self, time: int) -> None:
+        """Work on another time point, which the volume node shows now."""
+        self.time = time
+        if self.markups is not None:
+            self.markups.time = time
+        if self.proposals is not None:
+            self.proposals.follow_volume()
+        for segment in self.segments:
+            segment.at = None
+        self.reopen(f"Time point {time}.", "volume", "session")
+
+    def end_work(self) -> None:
+        """Forget segments, prompts and proposals; nodes of the user stay, jobs end."""
+        self._when_outlined.clear()
+        self.link.end_jobs()
+        for segment in self.segments:
+            self.outlining.forget(segment)
+        self.segments.clear()
+        if self._placing is not None and not self._watch.has_losses:
+            self._placing.stop()
+        self._placing = None
+        if self.markups is not None:
+            self.markups.close()
+        self.markups = None
+        if self.proposals is not None:
+            self.proposals.close()
+        self.progress = Progress()
+
+    def _unaccepted(self, segment: WorkedSegment) -> list[object]:
+        return [record for record in self.outlining.records(segment) if record.uid not in segment.accepted]
+
+    def _drop(self, segment: WorkedSegment) -> None:
+        self.outlining.forget(segment)
+        self.proposals.discard(segment)
+        self.segments.remove(segment.segment_id)
+        if self.segment_id == segment.segment_id:
+            self.segment_id = ""
+        self.tell("A segment was removed: what was proposed for it is gone.")
+
+    def _lose(self, loss: Loss) -> None:
+        if loss is Loss.SEGMENTATION:
+            self.end_work()
+        else:
+            self._placing = None if loss is Loss.SCENE else self._placing
+            self.end_work()
+            self.link.set_volume(())
+            self.volume, self.proposals, self._watch.volumes = None, None, ()
+            self.send(Signal.CLOSED)
+        self.segmentation, self.segment_id, self._watch.segmentation = None, "", None
+        self.send(Signal.ENDED)
+        self.send(Signal.SETTLED)
+        self.tell(loss.value)
