@@ -195,18 +195,58 @@ def transformers_model(size: str, image_size: int) -> nn.Module:
         Sam2VisionConfig,
     )
 
-    trunks = {"tiny": {}, "small": {"blocks_per_stage": [1, 2, 11, 2], "global_attention_blocks": [7, 10, 13]}}
+    trunks = {
+        "tiny": {},
+        "small": {"blocks_per_stage": [1, 2, 11, 2], "global_attention_blocks": [7, 10, 13]},
+        "base_plus": {
+            "hidden_size": 112,
+            "embed_dim_per_stage": [112, 224, 448, 896],
+            "num_attention_heads_per_stage": [2, 4, 8, 16],
+            "blocks_per_stage": [2, 3, 16, 3],
+            "global_attention_blocks": [12, 16, 20],
+            "window_positional_embedding_background_size": [14, 14],
+        },
+    }
+    channels = [896, 448, 224, 112] if size == "base_plus" else [768, 384, 192, 96]
     trunk = Sam2HieraDetConfig(image_size=[image_size, image_size], **trunks[size])
     sides = [[image_size // stride] * 2 for stride in (4, 8, 16)]
     config = Sam2VideoConfig(
         vision_config=Sam2VisionConfig(
-            backbone_config=trunk, backbone_channel_list=[768, 384, 192, 96], backbone_feature_sizes=sides
+            backbone_config=trunk, backbone_channel_list=channels, backbone_feature_sizes=sides
         ),
         prompt_encoder_config=Sam2VideoPromptEncoderConfig(image_size=image_size),
         image_size=image_size,
         memory_attention_rope_feat_sizes=sides[-1],
     )
     return Sam2VideoModel(config).eval()
+
+
+@torch.inference_mode()
+def transformers_track(
+    model: nn.Module, frames: Tensor, objects: Mapping[int, Prompt], order: Sequence[int]
+) -> dict[int, Tensor]:
+    """The same by transformers' video model, prompted by clicks or a box: (objects, 1, S/4, S/4) logits by slice."""
+    from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
+
+    side = frames.shape[-1]
+    session = Sam2VideoInferenceSession(
+        video=frames,
+        video_height=side,
+        video_width=side,
+        dtype=torch.float32,
+        inference_device="cpu",
+        inference_state_device="cpu",
+        video_storage_device="cpu",
+    )
+    for object_id, prompt in objects.items():
+        points = torch.tensor(prompt.points, dtype=torch.float32)[None, None]
+        labels = torch.tensor(prompt.labels, dtype=torch.int32)[None, None]
+        inputs = {"point_coords": points, "point_labels": labels}
+        session.add_point_inputs(session.obj_id_to_idx(object_id), prompt.slice_index, inputs)
+    session.obj_with_new_inputs = list(objects)
+    model(session, frame_idx=order[0])
+    outputs = model.propagate_in_video_iterator(session, start_frame_idx=order[0], reverse=order[1] < order[0])
+    return {output.frame_idx: output.pred_masks for output in outputs}
 
 
 _HEADS = r"((?:iou_prediction_head|pred_obj_score_head|output_hypernetworks_mlps\.\d+|obj_ptr_proj)\.)layers\."

@@ -244,3 +244,30 @@ def test_transformers_agrees_on_features_and_a_box() -> None:
     assert_equal(decoded.iou, expected.iou_scores[:, 0])
     assert_equal(decoded.best().mask_logits, expected.pred_masks)
     assert_equal(decoded.best().pointers, expected.object_pointer)
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base_plus"])
+def test_transformers_agrees_on_propagation_of_two_objects(size: str) -> None:
+    pytest.importorskip("transformers")
+    side = 512
+    reference = oracle.transformers_model(size, side)
+    state = oracle.sam2_predictor(size, "2.1", side).state_dict()
+    reference.load_state_dict(oracle.to_transformers_keys(state), strict=True)
+    network = our_network(state, side)
+    coarse = torch.randn(SLICES, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(1))
+    frames = functional.interpolate(coarse, (side, side), mode="bicubic")
+    with torch.inference_mode():
+        slices = [network.encode_image(frames[i : i + 1]) for i in range(SLICES)]
+    for order in (list(range(SLICES)), list(range(SLICES))[::-1]):
+        objects = {
+            1: oracle.Prompt(order[0], [[160.0, 200.0], [300.0, 360.0]], [2, 3]),
+            2: oracle.Prompt(order[0], [[256.0, 256.0], [80.0, 80.0]], [1, 0]),
+        }
+        expected = oracle.transformers_track(reference, frames, objects, order)
+        for row, prompt in enumerate(objects.values()):
+            with torch.inference_mode():
+                ours = oracle.track(network, slices, [prompt], order)
+            for index in range(SLICES):
+                wanted = expected[index][row : row + 1]
+                assert wanted.abs().max() >= 5
+                assert_equal(ours[index], wanted)
