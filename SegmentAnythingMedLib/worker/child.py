@@ -113,12 +113,16 @@ class ChildProcess:
             self._changed.notify()
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it at once.
+
+        The signal goes before its standard input is closed: on an end of input the child would take its host for dead
+        and delete the voxels that the next child needs.
+        """
         with self._changed:
-            self._killed = self._stopping = True
-            self._changed.notify()
+            self._killed = True
         if self._process is not None:
             self._process.kill()
+        self.stop_sending()
 
     def join(self, timeout: float) -> bool:
         """Wait until it is gone; False if it is not."""
