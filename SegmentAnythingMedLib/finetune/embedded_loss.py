@@ -24,6 +24,8 @@ class LossWeights:
         Squared error of the predicted intersection over union.
     presence
         Cross entropy of whether the object is there.
+    absence
+        Factor of that on slices without the object, which are few: a propagation must learn to stop.
     others
         Share of the mean over all candidates beside the best one, where a single click leaves several answers: keeps
         every candidate alive.
@@ -34,7 +36,8 @@ class LossWeights:
     cross_entropy: float = 2.0
     dice: float = 1.0
     quality: float = 0.3
-    presence: float = 0.1
+    presence: float = 0.15
+    absence: float = 3.0
     others: float = 0.1
     boundary: float = 0.0
 
@@ -80,6 +83,7 @@ def embedded_loss(output: EmbeddedOutput, target: Tensor, single: Tensor, weight
     judged = torch.where(single, missed.mean(1), missed[:, 0])
     there = (target.flatten(1).amax(1) > 0).float()
     presence = functional.binary_cross_entropy_with_logits(output.presence.float(), there, reduction="none")
+    presence = presence * torch.where(there > 0, 1.0, weights.absence)
     total = wanted + weights.quality * judged + weights.presence * presence
     return LossParts(total.mean(), best, dice[rows, best], overlap[rows, best])
 
