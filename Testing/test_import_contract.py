@@ -49,6 +49,8 @@ ALLOWED = {
     "memory": {"errors", "memory", "models.base"},
     "features": FOUNDATION | {"models.base"},
     "mrml": FOUNDATION | {"prompts_file", "slice_result", "models.registry", "models.card", "worker", "mrml"},
+    "panel": FOUNDATION | {"mrml", "panel", "models.registry", "models.card"},
+    "web": FOUNDATION | {"mrml", "panel", "worker.client", "io", "phantom", "models.registry", "models.card", "web"},
     "finetune": FOUNDATION | {"finetune", "benchmark", "io", "models"},
     "worker.messages": FOUNDATION | {"prompts_file", "worker"},
     "worker.client": FOUNDATION | {"prompts_file", "worker"},
@@ -112,7 +114,7 @@ def test_heavy_and_foreign_packages_stay_in_their_places(path: Path) -> None:
     module = module_of(path)
     packages = {name.partition(".")[0] for name in imports_of(path)}
     assert not packages & {"qt", "ctk", "PySide6", "pickle" if module != "models.networks.checkpoint" else "qt"}
-    if not module.startswith(("mrml", "web", "benchmark.mrml")):
+    if not module.startswith(("mrml", "panel", "web", "benchmark.mrml")):
         assert not packages & {"vtk", "slicer"}
     if not module.startswith(("models", "finetune", "benchmark")):
         assert "torch" not in packages

@@ -103,6 +103,16 @@ class Prompting(Corrections):
         count, chosen = segment.candidates.get(segment.at, (1, 0)) if segment is not None else (0, 0)
         return chosen, count
 
+    @property
+    def can_undo_prompt(self) -> bool:
+        """Whether there is a prompt, move or removal to take back."""
+        return self.markups is not None and self.markups.can_undo
+
+    @property
+    def can_redo_prompt(self) -> bool:
+        """Whether there is something to do again."""
+        return self.markups is not None and self.markups.can_redo
+
     @told
     def undo_prompt(self) -> None:
         """Take back the last prompt, move or removal."""

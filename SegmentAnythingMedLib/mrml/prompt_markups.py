@@ -160,6 +160,14 @@ class PromptMarkups:
         if changes:
             self._do(*sorted(changes, key=lambda change: -change.position))
 
+    @property
+    def can_undo(self) -> bool:
+        return self.store.can_undo
+
+    @property
+    def can_redo(self) -> bool:
+        return self.store.can_redo
+
     def undo(self) -> bool:
         """Take the last action back; False if there is none."""
         self._observer.note("")

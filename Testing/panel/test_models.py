@@ -1,0 +1,42 @@
+"""The list of models: what is ready, and in words what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from SegmentAnythingMedLib.models.registry import ModelRegistry
+from SegmentAnythingMedLib.panel.models import missing_packages, model_choices
+from SegmentAnythingMedLib.resources import resource_path
+
+
+def test_a_fresh_machine_has_a_ready_model_first_and_says_what_others_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    choices = model_choices(ModelRegistry([resource_path("ModelCards")], tmp_path))
+    assert choices[0].card.name == "classic"
+    assert choices[0].is_ready
+    medsam = next(one for one in choices if one.card.name == "medsam2")
+    assert not medsam.is_ready
+    assert "no weights" in medsam.label
+    assert "For research only." in medsam.detail
+    assert str(tmp_path) in medsam.detail
+    assert "extension PyTorch" in medsam.detail
+
+
+def test_weights_that_lie_there_still_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = {"name": "mine", "title": "Mine", "family": "embedded", "licence": "CC0-1.0", "file": "mine.onnx"}
+    (tmp_path / "mine.json").write_text(json.dumps(card), encoding="utf-8")
+    (tmp_path / "mine.onnx").write_bytes(b"-")
+    registry = ModelRegistry([tmp_path], tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (choice,) = model_choices(registry)
+    assert choice.has_weights
+    assert choice.label == "mine (needs onnxruntime)"
+    assert [package.requirement for package in missing_packages(choice.card)] == ["onnxruntime>=1.18"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert model_choices(registry)[0].is_ready
