@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from SegmentAnythingMedLib.free_memory import free_memory_bytes
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
 from SegmentAnythingMedLib.models.base import Sized, SliceImage, SliceModel
 from SegmentAnythingMedLib.volume import Volume
@@ -66,7 +64,9 @@ class FeatureCache:
         budget_bytes: int | None = None,
         times: StageTimes | None = None,
     ) -> None:
-        self.budget_bytes = int(CACHE_SHARE * free_memory_bytes()) if budget_bytes is None else budget_bytes
+        if budget_bytes is None:
+            budget_bytes = int(CACHE_SHARE * (free_memory_bytes() or _UNKNOWN_FREE_BYTES))
+        self.budget_bytes = budget_bytes
         self.window = window
         self.times = times if times is not None else StageTimes()
         self.nbytes = 0
@@ -116,32 +116,3 @@ class FeatureCache:
         self.window = window
         self._kept.clear()
         self.nbytes = 0
-
-
-def free_memory_bytes() -> int:
-    """Memory that can be used without swapping; a cautious constant where the system does not tell."""
-    if sys.platform == "win32":
-        return _free_bytes_windows()
-    try:
-        with open("/proc/meminfo", encoding="ascii") as info:
-            available = next(line for line in info if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError):
-        return _UNKNOWN_FREE_BYTES
-
-
-def _free_bytes_windows() -> int:
-    class MemoryStatus(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-            (name, ctypes.c_ulonglong)
-            for name in ("total", "free", "page", "page_free", "virtual", "virtual_free", "ext")
-        ]
-
-    status = MemoryStatus(length=ctypes.sizeof(MemoryStatus))
-    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-        return _UNKNOWN_FREE_BYTES
-    return int(status.free)

@@ -13,7 +13,17 @@ PACKAGE = "SegmentAnythingMedLib"
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
-FOUNDATION = {"errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing"}
+FOUNDATION = {
+    "errors",
+    "geometry",
+    "volume",
+    "windowing",
+    "prompts",
+    "rasterize",
+    "resources",
+    "replacing",
+    "free_memory",
+}
 MODEL_PARTS = {
     "models.base",
     "models.card",
@@ -28,6 +38,7 @@ PHANTOM = {"phantom", "phantom_anatomy", "phantom_imaging", "phantom_shapes"}
 
 ALLOWED = {
     "errors": set(),
+    "free_memory": set(),
     "geometry": {"errors"},
     "volume": {"errors", "geometry"},
     "windowing": {"errors", "volume"},

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import bz2
-import ctypes
 import gzip
-import os
-import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from SegmentAnythingMedLib.errors import GeometryError, VolumeError
+from SegmentAnythingMedLib.free_memory import free_memory_bytes
 from SegmentAnythingMedLib.geometry import VolumeGeometry
 
 _MAX_DEFLATE_RATIO = 1040
@@ -104,7 +102,7 @@ def check_claim(path: Path, shape: tuple[int, ...], itemsize: int, *, packed: bo
 
 def check_memory(path: Path, size: str, claimed: int) -> None:
     """Raise `VolumeError` if ``claimed`` bytes do not fit into the free memory."""
-    free = available_memory()
+    free = free_memory_bytes()
     if free is not None and claimed > free:
         raise VolumeError(
             f"{path.name} has {size} voxels ({human_bytes(claimed)}) but only {human_bytes(free)} of memory is free: "
@@ -175,22 +173,3 @@ def human_bytes(count: int) -> str:
     while amount >= 1024 and len(units) > 1:
         amount, units = amount / 1024, units[1:]
     return f"{amount:.4g} {units[0]}"
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that are free now (physical memory where the system does not tell); None if unknown."""
-    if sys.platform == "win32":
-        status = (ctypes.c_uint64 * 8)()  # MEMORYSTATUSEX: two DWORD, then seven 64-bit counters
-        ctypes.cast(status, ctypes.POINTER(ctypes.c_uint32))[0] = ctypes.sizeof(status)
-        return int(status[2]) if ctypes.windll.kernel32.GlobalMemoryStatusEx(status) else None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return None

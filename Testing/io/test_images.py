@@ -246,7 +246,7 @@ def test_a_volume_larger_than_the_free_memory_is_refused(
 ) -> None:
     path = tmp_path / "large.nrrd"
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
-    monkeypatch.setattr("SegmentAnythingMedLib.io.voxels.available_memory", lambda: 100)
+    monkeypatch.setattr("SegmentAnythingMedLib.io.voxels.free_memory_bytes", lambda: 100)
     with pytest.raises(VolumeError, match="only 100 bytes of memory"):
         read_volume(path)
 
