@@ -15,7 +15,7 @@ from SegmentAnythingMedLib.finetune.embedded_loss import LossWeights, embedded_l
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig, EmbeddedNetwork
 from SegmentAnythingMedLib.finetune.embedded_unroll import Batch, Unroll
 
-PASSES = (3, 5)
+PASSES = (3, 6)
 """Answers per example, by turns: prompt, corrections and next slices. Short ones so that first prompts, the hardest
 to learn, are a quarter of all answers; long ones so that errors add up as they do at use."""
 KINDS = ("box", "click", "memory", "refined")

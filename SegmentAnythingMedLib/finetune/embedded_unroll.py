@@ -16,7 +16,11 @@ from SegmentAnythingMedLib.models.embedded_channels import CLICK_SIGMA, FARTHEST
 
 CORRECTED_FIRST = 0.45
 """Share of first answers that get a corrective click; the others go on to the next slice."""
-CORRECTED_LATER = 0.25
+CORRECTED_LATER = 0.30
+ANSWER_HIDDEN = 0.7
+"""Share of corrections inside a box or lasso for which the answer is not shown, as at use: it holds on to errors."""
+ANSWER_BOXED = 0.4
+"""Share of other corrections for which the box of the answer is shown as a box, as at use after some clicks."""
 TRUE_MEMORIES = 0.2
 """Share of slices remembered with the true mask in place of the network's own."""
 AHEAD = 0.08
@@ -140,7 +144,13 @@ class Unroll:
         add, remove = (where & missing)[:, None, None], (where & ~missing)[:, None, None]
         self._positive = torch.where(add, torch.maximum(self._positive, bump), self._positive)
         self._negative = torch.where(remove, torch.maximum(self._negative, bump), self._negative)
-        self._previous = torch.where(where[:, None, None], probability, self._previous)
+        enclosed = self._region.flatten(1).amax(1) > 0
+        hidden = enclosed & (self._draw() < ANSWER_HIDDEN)
+        answer = probability * ~hidden[:, None, None]
+        self._previous = torch.where(where[:, None, None], answer, self._previous)
+        boxed = where & ~enclosed & (self._key[1].flatten(1).amax(1) == 0) & (self._draw() < ANSWER_BOXED)
+        box = _boxes((probability > 0.5) | (self._positive > 0.8))
+        self._region = torch.where(boxed[:, None, None], box, self._region)
         self.single = self.single & ~where
 
     def _move(self, probability: Tensor, target: Tensor, where: Tensor) -> None:
@@ -183,6 +193,13 @@ def _replaced(
         gap = torch.where(older & (gap > 0), gap + by, gap)
     plane = where[:, None, None]
     return torch.where(plane, new[0], seen), torch.where(plane, new[1], mask), torch.where(where, new[2].float(), gap)
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """(B, h, w) float32: 1 in the smallest box round each of (B, h, w) masks; 0 everywhere for an empty one."""
+    rows, columns = masks.any(2).float(), masks.any(1).float()
+    filled = [side.cummax(1).values * side.flip(1).cummax(1).values.flip(1) for side in (rows, columns)]
+    return filled[0][:, :, None] * filled[1][:, None, :]
 
 
 def _deepest(wrong: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,13 +57,14 @@ def measure(network: EmbeddedNetwork, held_out: Path | None = None) -> dict[str,
         ``"<group> <what> dice"``: box, box + clicks, click (first), click (best of 3), 3D from mask, 3D from box;
         ``(ellipse)`` and ``(copy)`` are the trivial rules on the same structures. ``"quality rank correlation"``
         is Spearman's between predicted quality and true Dice, ``"quality calibration"`` two rows for the ONNX file;
-        ``"presence right ..."`` how often presence is right where the structure is, and just beyond its ends.
+        ``"presence offset"`` is what the network's presence logits are lowered by (for the ONNX file), and
+        ``"presence right ..."`` how often they are right then where the structure is, and just beyond its ends.
     """
     card = ModelCard("embedded", "in training", "embedded", "none", ("slice", "memory", "candidates"))
     model = EmbeddedModel(card, TorchRun(network))
     sums: defaultdict[str, list[float]] = defaultdict(list)
     judged: list[tuple[float, float]] = []
-    presence: list[tuple[bool, bool]] = []
+    presence: list[tuple[bool, float]] = []
     for group, stack, label, key in _structures(held_out):
         for name, value in _score(model, stack, label, key, judged, presence).items():
             sums[f"{group} {name}"].append(value)
@@ -73,11 +74,23 @@ def measure(network: EmbeddedNetwork, held_out: Path | None = None) -> dict[str,
     }
     predicted, dice = np.array(judged).T
     figures["quality rank correlation"] = round(float(stats.spearmanr(predicted, dice).statistic), 4)
+    offset = figures["presence offset"] = _presence_offset(presence)
     for name, there in (("inside", True), ("beyond", False)):
-        right = [said == there for true, said in presence if true == there]
+        right = [(logit > offset) == there for true, logit in presence if true == there]
         figures[f"presence right {name}"] = round(float(np.mean(right)), 4) if right else None
     figures["quality calibration"] = _calibration(predicted, dice / (2 - dice))
     return figures
+
+
+def _presence_offset(presence: list[tuple[bool, float]]) -> float:
+    """The logit that tells slices with the structure from those beyond its ends best; a lost slice counts double."""
+    inside = np.array([logit for there, logit in presence if there])
+    beyond = np.array([logit for there, logit in presence if not there])
+    if not len(inside) or not len(beyond):
+        return 0.0
+    offsets = np.linspace(-2.0, 4.0, 61)
+    right = [2 * (inside > offset).mean() + (beyond <= offset).mean() for offset in offsets]
+    return round(float(offsets[int(np.argmax(right))]), 2)
 
 
 def _structures(held_out: Path | None) -> Iterator[tuple[str, Stack, int, int]]:
@@ -107,11 +120,11 @@ def _score(
     label: int,
     key: int,
     judged: list[tuple[float, float]],
-    presence: list[tuple[bool, bool]],
+    presence: list[tuple[bool, float]],
 ) -> dict[str, float]:
     """Dice of one structure by kind of prompt.
 
-    Adds (predicted quality, Dice) pairs to ``judged`` and (is there, said to be there) pairs to ``presence``.
+    Adds (predicted quality, Dice) pairs to ``judged`` and (is there, presence logit) pairs to ``presence``.
     """
     random = np.random.default_rng(label)
     truth = stack.mask(label)
@@ -151,7 +164,7 @@ def _propagated(
     truth: np.ndarray,
     key: int,
     judged: list[tuple[float, float]],
-    presence: list[tuple[bool, bool]],
+    presence: list[tuple[bool, float]],
 ) -> np.ndarray:
     """(D, H, W) bool: the first slice's mask carried both ways over the slices that hold the structure."""
     found = np.zeros_like(truth)
@@ -167,7 +180,7 @@ def _propagated(
             recall = Recall((Recalled(prompted, 0, abs(index - key)), *newest))
             answer = model.predict(features[index], _NOTHING, recall)
             inside = (end - index) * step >= 0
-            presence.append((bool(truth[index].any()), answer.presence > 0))
+            presence.append((bool(truth[index].any()), answer.presence))
             found[index] = answer.masks[0] & inside
             tracked.append((index, model.encode_memory(features[index], answer, False)))
             if index == key + 2 * step:

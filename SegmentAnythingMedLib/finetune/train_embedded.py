@@ -216,7 +216,11 @@ def _measure(trainer: Any, run: Run) -> dict[str, Any]:
     (run.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     draw_curve(run.output / "log.jsonl", run.output / "curve.png")
     calibration = json.dumps(figures["quality calibration"])
-    notes = {"examples": str(trainer.examples), "quality_calibration": calibration}
+    notes = {
+        "examples": str(trainer.examples),
+        "quality_calibration": calibration,
+        "presence_offset": str(figures["presence offset"]),
+    }
     export(network.cpu(), run.output / "embedded.onnx", notes=notes)
     return figures
 

@@ -47,7 +47,7 @@ class OnnxRun:
     path
         Written by `SegmentAnythingMedLib.finetune.export_embedded`.
     threads
-        0 leaves one core free and takes `MOST_THREADS` at most.
+        0 takes ``OMP_NUM_THREADS``, which the worker sets, else leaves one core free; `MOST_THREADS` at most.
     sha256
         Of the file, or "" if it is not known.
 
@@ -69,7 +69,7 @@ class OnnxRun:
         onnxruntime.disable_telemetry_events()
         content = _checked(path, sha256)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or min(max((os.cpu_count() or 2) - 1, 1), MOST_THREADS)
+        options.intra_op_num_threads = threads or thread_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Threads that wait must not spin: the core that is left free belongs to the viewer.
@@ -91,6 +91,18 @@ class OnnxRun:
         stored = self._session.get_modelmeta().custom_metadata_map.get("quality_calibration", "")
         rows = json.loads(stored) if stored else [[0.0, 1.0], [0.0, 1.0]]
         return np.array(rows[0]), np.array(rows[1])
+
+    @property
+    def presence_offset(self) -> float:
+        """What presence logits are lowered by; 0 if nothing was stored."""
+        return float(self._session.get_modelmeta().custom_metadata_map.get("presence_offset", "") or 0.0)
+
+
+def thread_count() -> int:
+    """Threads unless the caller says how many: ``OMP_NUM_THREADS``, else all cores but one; `MOST_THREADS` at most."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    count = int(asked) if asked.isdigit() and int(asked) else (os.cpu_count() or 2) - 1
+    return min(max(count, 1), MOST_THREADS)
 
 
 def _checked(path: Path, sha256: str) -> bytes:

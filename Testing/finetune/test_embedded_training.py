@@ -15,6 +15,8 @@ from SegmentAnythingMedLib.finetune.embedded_curve import draw_curve  # noqa: E4
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig, EmbeddedNetwork  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_pool import StackPool, draw_batch  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_trainer import Trainer, TrainingSettings  # noqa: E402
+from SegmentAnythingMedLib.finetune.embedded_unroll import _boxes
+from SegmentAnythingMedLib.finetune.embedded_validation import _presence_offset
 from SegmentAnythingMedLib.finetune.stack import Stack, save_stacks  # noqa: E402
 
 TINY = EmbeddedConfig((8, 12, 16, 16, 16), (0, 1, 1, 1, 1), (1, 1, 1, 1))
@@ -147,3 +149,19 @@ def test_the_exported_network_equals_the_trained_one(tmp_path, half, tolerance):
             wanted = network(maps)
         for ours, theirs in zip(run(maps.numpy()), wanted, strict=True):
             assert np.abs(ours - theirs.numpy()).max() < tolerance * max(1.0, float(theirs.abs().max()))
+
+
+def test_the_box_of_an_answer_is_the_smallest_round_it() -> None:
+    masks = torch.zeros(2, 6, 7, dtype=torch.bool)
+    masks[0, 1, 2] = masks[0, 3, 5] = True
+    box = _boxes(masks)
+    assert box[0].nonzero().amin(0).tolist() == [1, 2]
+    assert box[0].nonzero().amax(0).tolist() == [3, 5]
+    assert box[0].sum() == 12
+    assert box[1].sum() == 0
+
+
+def test_the_presence_offset_lies_between_slices_with_and_without_the_structure() -> None:
+    pairs = [(True, 3.0), (True, 2.5), (True, 4.0), (False, 0.5), (False, 1.0), (False, -1.0)]
+    assert 1.0 <= _presence_offset(pairs) < 2.5
+    assert _presence_offset([(True, 1.0)]) == 0.0

@@ -14,7 +14,7 @@ from SegmentAnythingMedLib.models.embedded_candidates import Candidate, click_fr
 from SegmentAnythingMedLib.models.embedded_channels import CHANNELS, EmbeddedMemory, gap_value, luminance, network_input
 from SegmentAnythingMedLib.models.embedded_context import chosen_memories, refined
 from SegmentAnythingMedLib.models.embedded_crop import OUTSIDE, Frame
-from SegmentAnythingMedLib.models.embedded_runtime import Answer
+from SegmentAnythingMedLib.models.embedded_runtime import MOST_THREADS, Answer, thread_count
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt, SlicePrompts
 from SegmentAnythingMedLib.session import VolumeSession
 from SegmentAnythingMedLib.volume import Volume
@@ -56,6 +56,11 @@ class BrightRun:
         three = np.repeat(logits[:, None], 3, 1)
         three[:, 2] = -4.0
         return Answer(three, np.tile(np.array([2.0, 1.0, 0.0], np.float32), (len(maps), 1)), presence)
+
+
+def prediction_of_all_but_the_last(model, features, prompts):
+    fewer = SlicePrompts(prompts.points_rc[:-1], prompts.positive[:-1])
+    return model.predict(features, fewer)
 
 
 @pytest.fixture
@@ -208,12 +213,44 @@ def test_every_clicked_pixel_gets_its_label(model):
 
 def test_clicks_refine_the_earlier_answer_and_other_prompts_do_not(model, run):
     features, box = features_of(model, disc()), SlicePrompts(box_rc=box_of(disc()))
-    first = model.predict(features, box)
-    more = SlicePrompts(np.array([[30.0, 45.0]]), np.array([True]), box.box_rc)
+    first = model.predict(features, SlicePrompts(np.array([[30.0, 45.0]]), np.array([True])))
+    more = SlicePrompts(np.array([[30.0, 45.0], [30.0, 40.0]]), np.array([True, False]))
     model.predict(features, more, previous=first)
     assert run.maps[-1][0, CHANNELS.index("previous")].max() > 0.9
+    first = model.predict(features, box)
     assert refined(SlicePrompts(box_rc=(0.0, 0.0, 9.0, 9.0)), first) is None
     assert refined(box, first) is None  # asked again, nothing new
+
+
+def test_inside_a_box_the_earlier_answer_places_the_window_and_is_not_shown(model, run):
+    features = features_of(model, disc())
+    first = model.predict(features, SlicePrompts(box_rc=(26.0, 40.0, 34.0, 50.0)))  # a box that is far too small
+    more = SlicePrompts(np.array([[30.0, 33.0]]), np.array([True]), (26.0, 40.0, 34.0, 50.0))
+    model.predict(features, more, previous=first)
+    region, previous = (run.maps[-1][0, CHANNELS.index(name)] for name in ("region", "previous"))
+    assert previous.max() == 0 and region.max() == 1
+    assert np.count_nonzero(region) < 0.1 * region.size  # the window is twice as wide as the disc, not as the box
+
+
+def test_after_a_few_clicks_the_earlier_answers_box_is_shown_as_a_region(model, run):
+    features, points = features_of(model, disc()), np.array([[30.0, 45.0], [30.0, 40.0], [26.0, 45.0], [33.0, 51.0]])
+    prediction = None
+    for count in range(1, 5):
+        prompts = SlicePrompts(points[:count], np.ones(count, dtype=bool))
+        prediction = model.predict(features, prompts, previous=prediction)
+        region, previous = (run.maps[-1][0, CHANNELS.index(name)] for name in ("region", "previous"))
+        assert region.any() == (count > 2) and (previous.max() > 0.9) == (count > 1)
+    assert (region[previous > 0.9] > 0.5).all()
+    memory = remembered(model, disc())
+    model.predict(features, prompts, Recall((memory,)), prediction_of_all_but_the_last(model, features, prompts))
+    assert not run.maps[-1][0, CHANNELS.index("region")].any()
+
+
+def test_threads_are_those_the_worker_was_given(monkeypatch):
+    for given, cores, count in (("1", 8, 1), ("2", 1, 2), ("64", 8, MOST_THREADS), ("", 3, 2), ("junk", 1, 1)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert thread_count() == count
 
 
 def test_a_mask_prompt_is_the_answer(model):
