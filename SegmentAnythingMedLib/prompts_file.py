@@ -14,7 +14,9 @@ Format (version 1)::
 
 Positions are continuous IJK with voxel centres at integers (SimpleITK's index order). ``bits`` are the mask's pixels
 in row order, packed eight to a byte, most significant first, zlib-compressed, base64. ``volume``, ``time``,
-``model``, ``window`` and ``name`` may be left out; ``volume`` guards against replaying on another grid.
+``model``, ``window`` and ``name`` may be left out; ``volume`` guards against replaying on another grid. A point that is
+the first prompt of its slice may have ``"candidate": 1``: which of the model's answers the user took, from 0, the
+default.
 """
 
 from __future__ import annotations
@@ -46,11 +48,26 @@ _LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class ObjectPrompts:
-    """Prompts of one object."""
+    """Prompts of one object.
+
+    Parameters
+    ----------
+    object_id, name
+        Whose they are.
+    prompts
+        In the order they were given.
+    candidates
+        For each prompt which of the model's answers the user took; () where that is the model's choice for all.
+    """
 
     object_id: int
     prompts: tuple[Prompt, ...]
     name: str = ""
+    candidates: tuple[int, ...] = ()
+
+    def candidate_of(self, number: int) -> int:
+        """Which answer to the prompt of this number the user took."""
+        return self.candidates[number] if number < len(self.candidates) else 0
 
 
 @dataclass(frozen=True)
@@ -112,8 +129,7 @@ def save_prompts(path: str | Path, content: PromptsFile, volume: Volume | None =
         document["time"] = content.time
     document |= {key: value for key, value in (("model", content.model), ("window", content.window)) if value}
     document["objects"] = [
-        {"id": item.object_id, "name": item.name, "prompts": [encode_prompt(prompt) for prompt in item.prompts]}
-        for item in content.objects
+        {"id": item.object_id, "name": item.name, "prompts": _encode_prompts(item)} for item in content.objects
     ]
     with replacing(path) as beside:
         beside.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -205,6 +221,22 @@ def decode_prompt(content: Any) -> Prompt:
     raise PromptError(f'"kind" must be point, box, scribble, lasso or mask, got {kind!r}.')
 
 
+def _encode_prompts(item: ObjectPrompts) -> list[dict[str, Any]]:
+    encoded = [encode_prompt(prompt) for prompt in item.prompts]
+    for number, content in enumerate(encoded):
+        if item.candidate_of(number):
+            content["candidate"] = item.candidate_of(number)
+    return encoded
+
+
+def decode_candidate(content: Mapping[str, Any]) -> int:
+    """Which of the model's answers to a prompt the user took; 0 where the file does not say."""
+    candidate = content.get("candidate", 0)
+    if not isinstance(candidate, int) or isinstance(candidate, bool) or candidate < 0:
+        raise PromptError(f'"candidate" must be a whole number from 0, got {candidate!r}.')
+    return candidate
+
+
 def _decode_object(item: dict[str, Any], number: int) -> ObjectPrompts:
     object_id = item.get("id", number + 1)
     if not isinstance(object_id, int) or isinstance(object_id, bool) or object_id < 1:
@@ -212,13 +244,15 @@ def _decode_object(item: dict[str, Any], number: int) -> ObjectPrompts:
     prompts = item.get("prompts", [])
     if not isinstance(prompts, list):
         raise PromptError(f'Object {object_id}: "prompts" must be a list.')
-    decoded = []
+    decoded, candidates = [], []
     for position, content in enumerate(prompts):
         try:
             decoded.append(decode_prompt(content))
+            candidates.append(decode_candidate(content))
         except (PromptError, GeometryError) as error:
             raise PromptError(f"Object {object_id}, prompt {position + 1}: {error}") from error
-    return ObjectPrompts(object_id, tuple(decoded), clean_name(str(item.get("name", ""))))
+    chosen = tuple(candidates) if any(candidates) else ()
+    return ObjectPrompts(object_id, tuple(decoded), clean_name(str(item.get("name", ""))), chosen)
 
 
 def _decode_plane(content: Any) -> Plane:

@@ -273,7 +273,11 @@ def _results(session: VolumeSession, job: Job) -> Iterator[SliceResult]:
             planes.setdefault(key.plane, [])
             if item.object_id not in planes[key.plane]:
                 planes[key.plane].append(item.object_id)
-            yield session.segment_slice(item.object_id, key)
+            result = session.segment_slice(item.object_id, key)
+            chosen = item.candidate_of(keys.index(key))
+            if chosen and result.candidates is not None and chosen < len(result.candidates):
+                result = session.choose_candidate(item.object_id, key, chosen)
+            yield result
     if job.direction is None:
         return
     for plane, ids in planes.items():

@@ -87,12 +87,27 @@ class TrackedObject:
         self.tracked: dict[Plane, set[int]] = {}
         self.revision = 0
         self._layers: dict[Plane, np.ndarray] = {}
+        self._drawn: dict[tuple[Plane, int], np.ndarray] = {}
         self._kept: np.ndarray | None = None
         self._painted: np.ndarray | None = None
 
     def mask_on(self, slices: SliceGeometry, index: int) -> np.ndarray:
-        """(rows, columns) bool copy of the object's mask on a slice."""
-        return np.array(slices.extract(self.labelmap, index, order=0), dtype=bool)
+        """(rows, columns) bool copy of the object's mask on a slice.
+
+        On an oblique slice that was written: its pixels as they were drawn, and voxels that something else changed
+        since. Sampling the voxels instead would lose those that belong to neighbours not written yet.
+        """
+        if (slices.plane, index) not in self._drawn:
+            return np.array(slices.extract(self.labelmap, index, order=0), dtype=bool)
+        bits = self._drawn[slices.plane, index]
+        mask = np.unpackbits(bits, count=int(np.prod(slices.shape))).astype(bool).reshape(slices.shape)
+        k, j, i = slices.region(index)
+        now = self.labelmap[k, j, i]
+        other = now != slices.values(mask, index)
+        _, pixels = slices.pixels_from_ijk(np.stack([i[other], j[other], k[other]], axis=-1))
+        rows, columns = np.clip(np.rint(pixels).astype(int), 0, np.asarray(slices.shape) - 1).T
+        mask[rows, columns] = now[other]
+        return mask
 
     def write_tracked(self, slices: SliceGeometry, index: int, mask: np.ndarray) -> None:
         """Set what propagation in this plane found on a slice; key slices and painted voxels stay."""
@@ -154,6 +169,8 @@ class TrackedObject:
 
         With one plane the labelmap is its layer; the second plane makes them separate.
         """
+        if slices.plane.is_oblique:
+            self._drawn[slices.plane, index] = np.packbits(np.asarray(mask, dtype=bool))
         if slices.plane not in self._layers:
             if len(self._layers) == 1:
                 only = next(iter(self._layers))

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 from SegmentAnythingMedLib.errors import PromptError, VolumeError
 from SegmentAnythingMedLib.geometry import Plane
 from SegmentAnythingMedLib.mrml.controller_link import Purpose
-from SegmentAnythingMedLib.mrml.controller_prompting import Prompting
+from SegmentAnythingMedLib.mrml.controller_range import Ranging
+from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.controller_states import Signal, State
 from SegmentAnythingMedLib.mrml.controller_work import told
-from SegmentAnythingMedLib.mrml.sequences import browser_of, current_time
-from SegmentAnythingMedLib.mrml.slice_views import slice_of_view
+from SegmentAnythingMedLib.mrml.sequences import current_time
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLSliceNode
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 
-class Controller(Prompting):
+class Controller(Ranging):
     """One user's work in one scene. No verb raises or waits: what goes wrong is a sentence in `status`.
 
     Parameters
@@ -116,14 +116,12 @@ class Controller(Prompting):
             self.reopen("The window was changed: outlines are made again, propagate again.", "session")
 
     @told
-    def set_time(self, time: int) -> None:
-        """Go to a time point of the sequence."""
-        browser = browser_of(self._needed_volume())
-        if browser is None:
-            raise VolumeError("The volume has only one time point.")
-        browser.SetSelectedItemNumber(int(time))
-        if current_time(self.volume) != self.time:
-            self.change_time(current_time(self.volume))
+    def set_policy(self, name: str) -> None:
+        """Choose which finished slices the model remembers, by the name of a memory policy."""
+        was_open = self.link.is_open
+        self.link.set_policy(name)
+        if self.volume is not None and was_open:
+            self.reopen("The memory policy was changed: outlines are made again, propagate again.", "session")
 
     @told
     def begin_install(self, sentence: str = "Installing what the model needs.") -> None:
@@ -167,7 +165,7 @@ class Controller(Prompting):
         direction: str = "both",
         first: int | None = None,
         last: int | None = None,
-        segment_ids: Iterable[str] | None = None,
+        segment_ids: Iterable[str] | str | None = None,
     ) -> None:
         """Carry the outline through the volume: ``forward``, ``backward`` or ``both``.
 
@@ -178,22 +176,28 @@ class Controller(Prompting):
         first, last
             Range; by default the one chosen with `from_here` and `to_here`, else automatic.
         segment_ids
-            Segments that are carried together, by default the current one. They need an outline in its plane.
+            Segments that are carried together, by default the current one. They need an outline in its plane. With
+            ``"all"`` every segment that has an outline is carried in the plane of its own last prompt; the range counts
+            for the current segment's plane.
         """
         self._needed_segment()
-        ids = list(segment_ids or [self.segment_id])
-        first, last = (self.range[0] if first is None else first), (self.range[1] if last is None else last)
-        carried = [self.segments.of(segment_id) for segment_id in ids]
+        bounds = (self.range[0] if first is None else first), (self.range[1] if last is None else last)
+        is_all = segment_ids == "all"
+        carried = [self.segments.of(name) for name in self._named_segments(segment_ids)]
         for segment in carried:
             self.confirm_painted(segment)
             self.make_known(segment)
-        plane = self._plane()
+        plane = next((segment.at[0] for segment in carried), None) if is_all and not self._has_plane else self._plane()
 
         def start() -> None:
-            job = self.link.client.propagate(
-                [segment.object_id for segment in carried], plane=plane, first=first, last=last, direction=direction
-            )
-            self.link.track(job, Purpose.PROPAGATION, self.segment_id)
+            groups = _by_plane([item for item in carried if item.is_outlined]) if is_all else {plane: carried}
+            if not groups:
+                raise PromptError("There is no outline yet: draw a box or click on the structure first.")
+            for at, together in groups.items():
+                low, high = bounds if at == plane else (None, None)
+                ids = [segment.object_id for segment in together]
+                job = self.link.client.propagate(ids, plane=at, first=low, last=high, direction=direction)
+                self.link.track(job, Purpose.PROPAGATION, together[0].segment_id)
             self.tell("Carrying the outline through the volume.")
 
         self._start_when_replayed(start)
@@ -205,25 +209,9 @@ class Controller(Prompting):
         if self.link.cancel(Purpose.PROPAGATION):
             self.tell("Cancelling after this slice.")
 
-    @told
-    def from_here(self, view: vtkMRMLSliceNode | None = None) -> None:
-        """Let propagation begin at the slice that a view shows."""
-        self._set_range(slice_of_view(self._needed_view(view), self._needed_frame()).index, self.range[1])
-
-    @told
-    def to_here(self, view: vtkMRMLSliceNode | None = None) -> None:
-        """Let propagation end at the slice that a view shows."""
-        self._set_range(self.range[0], slice_of_view(self._needed_view(view), self._needed_frame()).index)
-
-    @told
-    def set_range(self, first: int | None = None, last: int | None = None) -> None:
-        """Choose the range of propagation; None: automatic."""
-        self._set_range(first, last)
-
-    def _set_range(self, first: int | None, last: int | None) -> None:
-        if first is not None and last is not None and first > last:
-            first, last = last, first
-        self.range, self._is_changed = (first, last), True
+    @property
+    def _has_plane(self) -> bool:
+        return self.segments.of(self.segment_id).at is not None
 
     def _plane(self) -> Plane:
         segment = self.segments.of(self.segment_id)
@@ -237,3 +225,11 @@ class Controller(Prompting):
             self.do_when_outlined(start)
         else:
             start()
+
+
+def _by_plane(segments: list[WorkedSegment]) -> dict[Plane, list[WorkedSegment]]:
+    """Segments by the plane of their last prompt."""
+    planes: dict[Plane, list[WorkedSegment]] = {}
+    for segment in segments:
+        planes.setdefault(segment.at[0], []).append(segment)
+    return planes

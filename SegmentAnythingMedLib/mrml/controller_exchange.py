@@ -68,5 +68,5 @@ def read_prompts(path: Path, markups: PromptMarkups, node: vtkMRMLSegmentationNo
         if record.segment_id not in segment_ids:
             segment_ids[record.segment_id] = ensure_segment(node, names[record.segment_id])
         read = replace(record, prompt=prompt, time=record.time or time)
-        markups.add(segment_ids[record.segment_id], read.prompt, read.role, read.time)
+        markups.add(segment_ids[record.segment_id], read.prompt, read.role, read.time, read.candidate)
     return tuple(segment_ids.values())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.mrml.scene import VolumeStamp, display_window, fused_volume, volume_stamp
+from SegmentAnythingMedLib.mrml.sequences import PlayedArray
 from SegmentAnythingMedLib.windowing import Window
 from SegmentAnythingMedLib.worker.client import WorkerClient
 
@@ -64,8 +66,9 @@ class WorkerLink:
         self._stale = {"volume", "model", "session"}
         self.jobs: dict[int, Job] = {}
         self.model, self.device, self.options = "classic", "auto", {}
-        self.window = "auto"
+        self.window, self.policy = "auto", "recent"
         self.stamps: tuple[VolumeStamp, ...] = ()
+        self._played: tuple[PlayedArray | None, ...] = ()
 
     @property
     def client(self) -> WorkerClient:
@@ -106,6 +109,11 @@ class WorkerLink:
         self.window = name
         self._stale.add("session")
 
+    def set_policy(self, name: str) -> None:
+        self.end_jobs()
+        self.policy = name
+        self._stale.add("session")
+
     def reopen(self, *what: str) -> None:
         """Say volume, model and session again at the next occasion; or only what is named."""
         self.end_jobs()
@@ -119,8 +127,11 @@ class WorkerLink:
         if now == self.stamps:
             return ""
         before, self.stamps = self.stamps, now
-        same = all(_place(old) == _place(new) for old, new in zip(before, now, strict=True))
-        return "voxels" if same else "place"
+        played, self._played = self._played, tuple(map(PlayedArray.of, self._nodes))
+        if not all(_place(old) == _place(new) for old, new in zip(before, now, strict=True)):
+            return "place"
+        pairs = zip(played, self._nodes, strict=True)
+        return "" if all(array is not None and array.is_still_shown(node) for array, node in pairs) else "voxels"
 
     def volume_changed(self) -> None:
         """Hand over the edited voxels; prompts and slices stay."""
@@ -158,7 +169,7 @@ class WorkerLink:
         """End the worker."""
         self.jobs.clear()
         if self._client is not None:
-            self._client.kill()
+            threading.Thread(target=self._client.kill, name="worker-ending").start()  # it waits for the process
         self._client = None
         self._stale = {"volume", "model", "session"}
 
@@ -171,10 +182,11 @@ class WorkerLink:
             return
         if "volume" in self._stale:
             self.stamps = tuple(volume_stamp(node) for node in self._nodes)
+            self._played = tuple(map(PlayedArray.of, self._nodes))
             self.track(client.open_volume(fused_volume(self._nodes)), Purpose.OPENING)
         if "model" in self._stale:
             self.track(client.load_model(self.model, self.device, **self.options), Purpose.OPENING)
-        self.track(client.open_session(window=self._window()), Purpose.OPENING)
+        self.track(client.open_session(window=self._window(), policy=self.policy), Purpose.OPENING)
         self._stale = set()
 
     def _window(self) -> Window | str:

@@ -12,6 +12,7 @@ from SegmentAnythingMedLib.mrml.prompt_markups import Action, PromptEvent, Promp
 from SegmentAnythingMedLib.mrml.prompt_record import CONFIRMED, PAINTED, PromptRecord
 from SegmentAnythingMedLib.prompts import slice_index
 from SegmentAnythingMedLib.worker.client import WorkerClient
+from SegmentAnythingMedLib.worker.messages import SliceMask
 
 
 class Outlining:
@@ -111,8 +112,23 @@ class Outlining:
             raise PromptError("There is only one outline here: candidates come with a single click on the object.")
         chosen = (chosen + step) % count
         segment.candidates[segment.at] = count, chosen
-        job = self._link.client.choose_candidate(segment.object_id, *segment.at, chosen)
-        self._link.track(job, Purpose.OUTLINE, segment.segment_id)
+        record = self._answered_record(segment, segment.at)
+        if record is not None:
+            self._markups().store.note_candidate(record.uid, chosen)
+        self._choose(segment, segment.at, chosen, is_shown=True)
+
+    def remember_choice(self, segment: WorkedSegment, event: SliceMask, is_shown: bool) -> bool:
+        """Whether the user had taken another of these answers before; it is asked for now.
+
+        So after loading, undo or a restart the outline is the one the user chose; a model with fewer answers gives its
+        own choice.
+        """
+        at = event.key.plane, event.key.index
+        record = self._answered_record(segment, at) if event.candidates is not None else None
+        if record is None or record.candidate == event.candidate or record.candidate >= len(event.candidates):
+            return False
+        self._choose(segment, at, record.candidate, is_shown)
+        return True
 
     def forget(self, segment: WorkedSegment) -> None:
         """Take a segment's object from the worker."""
@@ -134,6 +150,15 @@ class Outlining:
         return plane, slice_index(record.prompt, self._markups().slices(plane))
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    def _answered_record(self, segment: WorkedSegment, at: SliceAt) -> PromptRecord | None:
+        """The click whose answers are the candidates of a slice: the first prompt there."""
+        prompts = (item for item in self.records(segment) if not is_confirmed(item))
+        return next((item for item in prompts if self.slice_of(item) == at), None)
+
+    def _choose(self, segment: WorkedSegment, at: SliceAt, candidate: int, is_shown: bool) -> None:
+        job = self._link.client.choose_candidate(segment.object_id, *at, candidate)
+        self._link.track(job, Purpose.OUTLINE, segment.segment_id, is_shown)
 
     def _set_prompts(
         self, client: WorkerClient, segment: WorkedSegment, records: tuple[PromptRecord, ...], is_shown: bool

@@ -38,7 +38,7 @@ class Proposals:
         self._volume = volume
         self._frame = VolumeFrame.of(volume)
         self._stacks: dict[Plane, SliceGeometry] = {}
-        self._tasks: deque[tuple[Iterator[float], Done]] = deque()
+        self._tasks: deque[tuple[Iterator[float | None], Done]] = deque()
         self._held: dict[int, list[tuple[Plane, int, np.ndarray]]] = {}
 
     @property
@@ -93,7 +93,7 @@ class Proposals:
         item = self.preview[segment.object_id]
         self._tasks.append((self.writer.accept(item, node, segment.segment_id, mode), finish))
 
-    def later(self, steps: Iterator[float], done: Done = lambda _error: None) -> None:
+    def later(self, steps: Iterator[float | None], done: Done = lambda _error: None) -> None:
         """Do the steps of another generator after those that wait."""
         self._tasks.append((steps, done))
 
@@ -108,7 +108,10 @@ class Proposals:
         while self._tasks:
             steps, done = self._tasks[0]
             try:
-                self.fraction = float(next(steps))
+                fraction = next(steps)
+                if fraction is None:
+                    return
+                self.fraction = float(fraction)
             except StopIteration:
                 self._tasks.popleft()
                 done(None)
@@ -118,6 +121,11 @@ class Proposals:
                 raise
             if time.perf_counter() >= end:
                 return
+
+    def look(self, end: float) -> None:
+        """While nothing is written: see whether somebody painted into what was accepted, for about so long."""
+        if not self._tasks:
+            self.writer.look(end)
 
     def discard(self, segment: WorkedSegment) -> None:
         """Forget a proposal."""

@@ -85,8 +85,18 @@ class ControllerScene(ControllerWork):
         if self.proposals is not None:
             self.proposals.follow_volume()
         for segment in self.segments:
-            segment.at = None
+            records = self.outlining.records(segment)
+            segment.at = self.outlining.slice_of(records[-1]) if records else None
         self.reopen(f"Time point {time}.", "volume", "session")
+        self._remember_as_written()
+
+    def _remember_as_written(self) -> None:
+        """A sequence may have put other voxels into the segments: nobody painted those."""
+        if self.segmentation is None or self.proposals is None:
+            return
+        for segment in self.segments:
+            if self.segmentation.GetSegmentation().GetSegment(segment.segment_id) is not None:
+                self.proposals.later(self.proposals.writer.remember(self.segmentation, segment.segment_id))
 
     def end_work(self) -> None:
         """Forget segments, prompts and proposals; nodes of the user stay, jobs end."""

@@ -76,6 +76,12 @@ class WorkedSegment:
     is_replay_shown: set[SliceAt] | None = field(default_factory=set)
     review: Review = field(default_factory=Review)
 
+    @property
+    def is_outlined(self) -> bool:
+        """Whether a slice the user prompted or confirmed shows the object in the plane of its last prompt."""
+        strip = self.review.strip(self.at[0]) if self.at is not None else ()
+        return any((item.prompted or item.confirmed) and not item.is_empty for item in strip)
+
     def forget_work(self) -> None:
         """The worker knows nothing of it any more."""
         self.is_told = False

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MOST_MESSAGES = 50
-_EVENTS_AT_ONCE = 4
+_EVENTS_AT_ONCE = 1
 _ENDS = (m.JobDone, m.JobCancelled, m.JobFailed)
 
 Self = TypeVar("Self", bound="ControllerWork")
@@ -166,6 +166,8 @@ class ControllerWork:
             self.outlining.pump()
             if self._when_outlined and not self._is_running:
                 self._when_outlined.pop(0)()
+        if self.proposals is not None:
+            self.proposals.look(end)
         if self.proposals is not None and self.proposals.is_writing:
             self._is_changed = True
             self.proposals.step(end)
@@ -221,6 +223,8 @@ class ControllerWork:
         segment.review.note(event)
         if event.candidates is not None:
             segment.candidates[at] = len(event.candidates), event.candidate
+            if self.outlining.remember_choice(segment, event, job.is_shown):
+                return  # the next event is the one that the user wants to see
         else:
             segment.candidates.pop(at, None)
         if job.purpose is Purpose.PROPAGATION:

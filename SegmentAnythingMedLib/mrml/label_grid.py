@@ -67,10 +67,33 @@ class Box:
         spans = zip(self.low, self.high, outer.low, strict=True)
         return tuple(slice(low - start, high - start) for low, high, start in spans)
 
-    def slabs(self, thickness: int) -> list[Box]:
-        """The box cut along K."""
+    def slabs(self, thickness: int = 0) -> list[Box]:
+        """The box cut along K; by default so that going through one takes a few milliseconds."""
         (k0, j0, i0), (k1, j1, i1) = self.low, self.high
-        return [Box((k, j0, i0), (min(k + thickness, k1), j1, i1)) for k in range(k0, k1, thickness)]
+        if self.is_empty:
+            return []
+        step = thickness or self.thin
+        return [Box((k, j0, i0), (min(k + step, k1), j1, i1)) for k in range(k0, k1, step)]
+
+    @property
+    def thin(self) -> int:
+        """Thickness along K of a slab of about a million voxels."""
+        return max(1, (1 << 20) // max(self.shape[1] * self.shape[2], 1))
+
+    def without(self, inner: Box) -> list[Box]:
+        """Up to six boxes that hold what is not in another one."""
+        rest, found, inner = self, [], inner.cut(self)
+        if inner.is_empty:
+            return [] if self.is_empty else [self]
+        for axis in range(3):
+            low, high = list(rest.low), list(rest.high)
+            for start, end in ((low[axis], inner.low[axis]), (inner.high[axis], high[axis])):
+                if start < end:
+                    low[axis], high[axis] = start, end
+                    found.append(Box(tuple(low), tuple(high)))
+            low[axis], high[axis] = inner.low[axis], inner.high[axis]
+            rest = Box(tuple(low), tuple(high))
+        return found
 
 
 def box_of(mask: np.ndarray, origin: tuple[int, int, int]) -> Box:
@@ -100,19 +123,27 @@ def labels_of(image: vtkOrientedImageData) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
+def stamp_of(image: vtkOrientedImageData) -> tuple[int, int, Box]:
+    """Differs when the voxels of a labelmap were changed by somebody who says so."""
+    scalars = image.GetPointData().GetScalars()
+    return image.GetMTime(), scalars.GetMTime(), Box.of_extent(image.GetExtent())
+
+
 def read_box(node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame, box: Box) -> np.ndarray:
     """(K, J, I) bool, a copy: a segment's voxels in a box of a grid that its labelmap shares."""
-    result = np.zeros(box.shape, dtype=bool)
     image = labelmap_of(node, segment_id)
     if image is None:
-        return result
+        return np.zeros(box.shape, dtype=bool)
     offset = shift_between(VolumeFrame.of_labelmap(image, grid.transform), grid)
     if offset is None:
         raise OutputError("The segments of this segmentation lie on different grids: resample them to one first.")
     stored = Box.of_extent(image.GetExtent()).moved(offset)
     common = box.cut(stored)
+    value = node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
+    if common == box:
+        return labels_of(image)[box.within(stored)] == value
+    result = np.zeros(box.shape, dtype=bool)
     if not common.is_empty:
-        value = node.GetSegmentation().GetSegment(segment_id).GetLabelValue()
         result[common.within(box)] = labels_of(image)[common.within(stored)] == value
     return result
 

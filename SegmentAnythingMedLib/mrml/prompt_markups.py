@@ -118,8 +118,17 @@ class PromptMarkups:
 
     # -- changing ------------------------------------------------------------------------------------------------
 
-    def add(self, segment_id: str, prompt: Prompt, role: str = "", time: int | None = None) -> PromptRecord:
+    def add(
+        self, segment_id: str, prompt: Prompt, role: str = "", time: int | None = None, candidate: int = 0
+    ) -> PromptRecord:
         """Add a prompt and its markup; a mask replaces the mask of its slice. One step of undo.
+
+        Parameters
+        ----------
+        segment_id, prompt
+            What is added.
+        role, time, candidate
+            As in `PromptRecord`; by default the current time point.
 
         Raises
         ------
@@ -128,7 +137,7 @@ class PromptMarkups:
         """
         slice_index(prompt, self.slices(prompt.plane))
         time = self.time if time is None else time
-        record = PromptRecord(segment_id, prompt, time, role, self.model)
+        record = PromptRecord(segment_id, prompt, time, role, self.model, candidate=candidate)
         slot = record.mask_slot
         same = next((old for old in self.store.records if slot is not None and old.mask_slot == slot), None)
         if same is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from SegmentAnythingMedLib.errors import GeometryError, PromptError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
 from SegmentAnythingMedLib.prompts import MaskPrompt, Prompt
-from SegmentAnythingMedLib.prompts_file import FORMAT, VERSION, decode_prompt, encode_prompt
+from SegmentAnythingMedLib.prompts_file import FORMAT, VERSION, decode_candidate, decode_prompt, encode_prompt
 
 CONFIRMED = "confirmed"
 PAINTED = "painted"
@@ -41,6 +41,8 @@ class PromptRecord:
         Identity through moves, undo, saving and loading.
     control_point
         Id of the control point that shows it, or empty.
+    candidate
+        Which of the model's answers to it, a single click, the user took; 0 is the model's own choice.
     """
 
     segment_id: str
@@ -50,6 +52,7 @@ class PromptRecord:
     model: str = ""
     uid: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     control_point: str = ""
+    candidate: int = 0
 
     @property
     def mask_slot(self) -> tuple[object, ...] | None:
@@ -60,8 +63,12 @@ class PromptRecord:
         return self.segment_id, self.time, prompt.plane, int(prompt.index)
 
     def with_prompt(self, prompt: Prompt) -> PromptRecord:
-        """The same record after its prompt moved."""
-        return replace(self, prompt=prompt)
+        """The same record after its prompt moved: it is answered afresh."""
+        return replace(self, prompt=prompt, candidate=0)
+
+    def with_candidate(self, candidate: int) -> PromptRecord:
+        """The same record with another of its answers."""
+        return replace(self, candidate=candidate)
 
     def tied_to(self, control_point: str) -> PromptRecord:
         """The same record shown by another control point."""
@@ -76,6 +83,7 @@ class PromptRecord:
             "role": self.role,
             "model": self.model,
             "control_point": self.control_point,
+            "candidate": self.candidate,
         }
         if isinstance(self.prompt, MaskPrompt):
             extra["hash"] = mask_hash(self.prompt.mask)
@@ -157,4 +165,4 @@ def _decode_record(segment_id: str, content: Any) -> PromptRecord:
     if not isinstance(time, int) or isinstance(time, bool) or time < 0:
         raise PromptError(f'"time" must be a whole number from 0, got {time!r}.')
     texts = {name: str(content[name]) for name in ("role", "model", "uid", "control_point") if name in content}
-    return PromptRecord(segment_id, prompt, time, **texts)
+    return PromptRecord(segment_id, prompt, time, candidate=decode_candidate(content), **texts)

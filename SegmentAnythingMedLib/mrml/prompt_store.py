@@ -137,6 +137,16 @@ class PromptStore:
         self._records[self._records.index(record)] = tied
         return tied
 
+    def note_candidate(self, uid: str, candidate: int) -> PromptRecord:
+        """Note which answer to a prompt the user took; not an action: cycling goes both ways by itself."""
+        record = self.get(uid)
+        if record.candidate == candidate:
+            return record
+        chosen = record.with_candidate(candidate)
+        self._records[self._records.index(record)] = chosen
+        self.write()
+        return chosen
+
     def write(self) -> None:
         """Bring the text node up to date; made if it is not there."""
         if self.node is None or self._scene.GetNodeByID(self.node.GetID() or "") is None:

@@ -11,6 +11,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
+from SegmentAnythingMedLib.mrml.fused_voxels import FusedVoxels, resampling
 from SegmentAnythingMedLib.volume import Modality, Volume
 from SegmentAnythingMedLib.windowing import Window
 
@@ -77,7 +78,8 @@ def voxels_of(node: vtkMRMLVolumeNode) -> np.ndarray:
 def fused_volume(nodes: Sequence[vtkMRMLScalarVolumeNode]) -> Volume:
     """Up to three co-located volumes as channels of one, resampled (linear) onto the grid of the first.
 
-    Outside a volume its smallest value stands. The first node decides modality, name and place.
+    Outside a volume its smallest value stands. The first node decides modality, name and place. The voxels are made
+    when they are asked for.
 
     Raises
     ------
@@ -93,11 +95,12 @@ def fused_volume(nodes: Sequence[vtkMRMLScalarVolumeNode]) -> Volume:
     if wrong is not None:
         raise VolumeError(f"The volume {wrong.GetName()!r} has several values per voxel and cannot be a channel.")
     base = VolumeFrame.of(nodes[0])
-    channels = [arrays[0][0]]
-    channels += [_onto(base, VolumeFrame.of(node), array[0]) for node, array in zip(nodes[1:], arrays[1:], strict=True)]
-    stacked = np.stack([channel.astype(np.float32, copy=False) for channel in channels])
+    channels = [lambda: arrays[0][0].astype(np.float32, copy=False)]
+    channels += [
+        resampling(base, VolumeFrame.of(node), array[0]) for node, array in zip(nodes[1:], arrays[1:], strict=True)
+    ]
     name = " + ".join(node.GetName() or "volume" for node in nodes)
-    return Volume(stacked[np.newaxis], base.geometry, modality_of(nodes[0]), name)
+    return Volume(FusedVoxels(channels, base.local.shape_kji), base.geometry, modality_of(nodes[0]), name)
 
 
 def modality_of(node: vtkMRMLVolumeNode) -> Modality:
@@ -162,27 +165,3 @@ def _subject_attribute(node: vtkMRMLVolumeNode, name: str) -> str:
     subjects = scene.GetFirstNodeByClass("vtkMRMLSubjectHierarchyNode") if scene is not None else None
     item = subjects.GetItemByDataNode(node) if subjects is not None else 0
     return subjects.GetItemAttribute(item, name) if item else ""
-
-
-def _onto(base: VolumeFrame, frame: VolumeFrame, array: np.ndarray) -> np.ndarray:
-    """(K, J, I) of one frame sampled linearly on the grid of another, slab by slab."""
-    from scipy import ndimage
-
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
-    fill = float(finite.min()) if finite.size else 0.0
-    matrix = frame.matrix_from(base)
-    if matrix is not None:
-        flipped = matrix[:3, :3][::-1, ::-1], matrix[:3, 3][::-1]
-        source = array.astype(np.float32, copy=False)
-        shape = base.local.shape_kji
-        return ndimage.affine_transform(source, *flipped, output_shape=shape, order=1, mode="grid-constant", cval=fill)
-    size_i, size_j, size_k = base.local.size_ijk
-    j, i = np.meshgrid(np.arange(size_j), np.arange(size_i), indexing="ij")
-    result = np.empty(base.local.shape_kji, np.float32)
-    for k in range(size_k):
-        points = frame.ijk_from(base, np.stack([i, j, np.full_like(i, k)], axis=-1))
-        coordinates = np.moveaxis(points[..., ::-1], -1, 0)
-        result[k] = ndimage.map_coordinates(
-            array.astype(np.float32, copy=False), coordinates, order=1, mode="grid-constant", cval=fill
-        )
-    return result

@@ -25,7 +25,7 @@ from SegmentAnythingMedLib.mrml.label_grid import (
     stored_box,
 )
 from SegmentAnythingMedLib.mrml.preview_segments import PreviewObject
-from SegmentAnythingMedLib.mrml.surfaces import surfaces_set_aside
+from SegmentAnythingMedLib.mrml.surfaces import SurfacesAside
 from SegmentAnythingMedLib.mrml.written_state import WrittenState
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ CHUNK_SECONDS = 0.015
 """Aim for one step of a generator."""
 
 MAX_STEPS = 20
-_MAX_THICKNESS = 64
 
 
 class WriteMode(enum.Enum):
@@ -80,7 +79,7 @@ class SegmentWriter:
         node: vtkMRMLSegmentationNode,
         segment_id: str,
         mode: WriteMode = WriteMode.REPLACE,
-    ) -> Iterator[float]:
+    ) -> Iterator[float | None]:
         """Commit an object's written slices to a segment.
 
         The segment's grid stays; the proposal is sampled at its voxel centres. Voxels outside the written slices,
@@ -97,8 +96,8 @@ class SegmentWriter:
 
         Yields
         ------
-        float
-            Fraction done.
+        float or None
+            Fraction done; None while a thread works and there is nothing to do here.
 
         Raises
         ------
@@ -111,35 +110,38 @@ class SegmentWriter:
         overwritten = rules.overwritten(node, segment_id)
         work = self._work_box(item, node, segment_id, grid)
         whole = Box((0, 0, 0), item.mask.shape)
+        surfaces = SurfacesAside(node, [segment_id, *overwritten])
         try:
-            with surfaces_set_aside(node, [segment_id, *overwritten]):
-                if not work.is_empty:
+            if not work.is_empty:
+                yield 0.0
+                _checked(node, segment_id)
+                for _ in editor.room_for(work):
                     yield 0.0
-                    _checked(node, segment_id)
-                    editor.make_room(work)
-                    yield 0.0
-                for box in paced_slabs(work):
-                    _checked(node, segment_id)
-                    near = mapped_box(box, grid, item.frame).cut(whole)
-                    if not near.is_empty:
-                        frame = item.frame.shifted(near.low)
-                        coded = sample_box(item.coded(near), frame, grid, box)
-                        gain, lose = coded == 3, (coded == 2) & (mode is WriteMode.REPLACE)
-                        allowed = rules.editable(node, segment_id, grid, box)
-                        if allowed is not None:
-                            gain, lose = gain & allowed, lose & allowed
-                        if editor.is_blocked(box, gain, overwritten):
-                            for _ in editor.separate(work):
-                                yield _fraction(work, box)
-                        step.add(box, editor.write(box, gain, lose, overwritten))
-                    yield _fraction(work, box)
+            for box in paced_slabs(work):
+                _checked(node, segment_id)
+                near = mapped_box(box, grid, item.frame).cut(whole)
+                if not near.is_empty:
+                    coded = sample_box(item.coded(near), item.frame.shifted(near.low), grid, box)
+                    gain, lose = coded == 3, (coded == 2) & (mode is WriteMode.REPLACE)
+                    allowed = rules.editable(node, segment_id, grid, box)
+                    if allowed is not None:
+                        gain, lose = gain & allowed, lose & allowed
+                    if editor.is_blocked(box, gain, overwritten):
+                        for _ in editor.separate(work):
+                            yield _fraction(work, box)
+                    step.add(box, editor.write(box, gain, lose, overwritten))
+                yield _fraction(work, box)
+        except OutputError:
+            surfaces.at_once()
+            raise
         finally:
             if step.boxes:
                 self._done = [*self._done, step][-MAX_STEPS:]
                 self._undone.clear()
         yield from self._remember(node, segment_id, grid)
+        yield from surfaces.rebuilt()
 
-    def undo(self) -> Iterator[float]:
+    def undo(self) -> Iterator[float | None]:
         """Take back the last acceptance: exactly the voxels it changed.
 
         Raises
@@ -152,7 +154,7 @@ class SegmentWriter:
             yield from self._revert(step.reversed)
             self._undone.append(self._done.pop())
 
-    def redo(self) -> Iterator[float]:
+    def redo(self) -> Iterator[float | None]:
         """Do again what was undone last, under the same condition."""
         if self._undone:
             step = self._undone[-1]
@@ -167,9 +169,21 @@ class SegmentWriter:
         state = self._written.get((node.GetID(), segment_id))
         if state is None or node.GetSegmentation().GetSegment(segment_id) is None:
             return ()
-        return state.changed_slices(node, segment_id, VolumeFrame.of(self._volume), slices)
+        return state.changed_slices(VolumeFrame.of(self._volume), slices)
 
-    def remember(self, node: vtkMRMLSegmentationNode, segment_id: str) -> Iterator[float]:
+    def look(self, end: float) -> None:
+        """Find out, bit by bit, what somebody painted, so that `painted_slices` knows when it is asked."""
+        for (node_id, segment_id), state in tuple(self._written.items()):
+            node = self._scene.GetNodeByID(node_id)
+            if node is None or node.GetSegmentation().GetSegment(segment_id) is None:
+                del self._written[node_id, segment_id]
+                continue
+            try:
+                state.look(end)
+            except OutputError:  # resampled to another grid since: there is nothing to compare any more
+                del self._written[node_id, segment_id]
+
+    def remember(self, node: vtkMRMLSegmentationNode, segment_id: str) -> Iterator[float | None]:
         """Take the segment as it is now for what we last wrote: after painted slices were confirmed."""
         grid, _ = grid_of(_checked(node, segment_id), segment_id, self._volume)
         yield from self._remember(node, segment_id, grid)
@@ -186,56 +200,67 @@ class SegmentWriter:
         theirs = stored_box(node, segment_id, grid).cut(mapped_box(written, item.frame, grid))
         return target.around(theirs)
 
-    def _revert(self, step: EditStep) -> Iterator[float]:
+    def _revert(self, step: EditStep) -> Iterator[float | None]:
         count = max(len(step.boxes), 1)
         for number, item in enumerate(step.boxes):
             step.check_box(item)
             yield 0.3 * (number + 1) / count
         segment_ids = list(dict.fromkeys(item.segment_id for item in step.boxes))
-        with surfaces_set_aside(step.node, segment_ids):
-            editors = {name: self._editor(step.node, name, step.grid) for name in segment_ids}
-            for number, (_, same) in enumerate(itertools.groupby(step.boxes, key=lambda item: item.box)):
-                _write_exactly(editors, list(same))
+        surfaces = SurfacesAside(step.node, segment_ids)
+        editors = {name: self._editor(step.node, name, step.grid) for name in segment_ids}
+        for number, (_, same) in enumerate(itertools.groupby(step.boxes, key=lambda item: item.box)):
+            for _ in _write_exactly(editors, list(same)):
                 yield 0.3 + 0.7 * (number + 1) / count
         for segment_id in segment_ids:
             yield from self._remember(step.node, segment_id, step.grid)
+        yield from surfaces.rebuilt()
 
     def _editor(self, node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame) -> LabelEditor:
         _, like = grid_of(node, segment_id, self._volume)
         return LabelEditor(node, segment_id, grid, like)
 
-    def _remember(self, node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame) -> Iterator[float]:
-        state = WrittenState(grid)
+    def _remember(self, node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame) -> Iterator[float | None]:
+        state = WrittenState(node, segment_id, grid)
         for box in paced_slabs(stored_box(node, segment_id, grid)):
             state.add(box, read_box(node, segment_id, grid, box))
             yield 1.0
+        state.close()
         self._written[node.GetID(), segment_id] = state
 
 
 def paced_slabs(box: Box) -> Iterator[Box]:
-    """Slabs along K, as thick as fits in `CHUNK_SECONDS` by what the last one took."""
+    """Slabs along K, as thick as fits in `CHUNK_SECONDS` by what the last one took, at most a million voxels.
+
+    The limit is for objects that begin after many empty slices, which take no time.
+    """
     low, thickness = box.low[0], 1
     while not box.is_empty and low < box.high[0]:
         high = min(low + thickness, box.high[0])
-        started = time.perf_counter()
+        started = time.thread_time()  # not the clock: between two steps the host does something else
         yield Box((low, *box.low[1:]), (high, *box.high[1:]))
-        elapsed = max(time.perf_counter() - started, 1e-5)
+        elapsed = max(time.thread_time() - started, 1e-5)
         wanted = int((high - low) * CHUNK_SECONDS / elapsed)
-        thickness = max(1, min(wanted, 2 * thickness, _MAX_THICKNESS))
+        thickness = max(1, min(wanted, 2 * thickness, box.thin))
         low = high
 
 
-def _write_exactly(editors: dict[str, LabelEditor], items: list[ChangedBox]) -> None:
+def _write_exactly(editors: dict[str, LabelEditor], items: list[ChangedBox]) -> Iterator[None]:
     """Losses of all segments of a box before gains, so that voxels of a shared layer are free."""
     for item in items:
         gained, lost = item.unpacked()
         if lost.any():
             editors[item.segment_id].write(item.box, np.zeros_like(gained), lost)
+            yield
     for item in items:
         gained, lost = item.unpacked()
         if gained.any():
-            editors[item.segment_id].make_room(item.box)
-            editors[item.segment_id].write(item.box, gained, np.zeros_like(lost))
+            editor = editors[item.segment_id]
+            if not editor.covers(item.box):
+                yield from editor.room_for(item.box)
+            if editor.is_blocked(item.box, gained, ()):
+                yield from editor.separate(item.box)
+            editor.write(item.box, gained, np.zeros_like(lost))
+            yield
 
 
 def _fraction(work: Box, box: Box) -> float:

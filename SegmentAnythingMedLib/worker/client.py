@@ -36,6 +36,7 @@ from SegmentAnythingMedLib.worker import messages as m
 from SegmentAnythingMedLib.worker.child import ChildProcess, Ended, NotSent
 from SegmentAnythingMedLib.worker.environment import worker_environment
 from SegmentAnythingMedLib.worker.ledger import Ledger
+from SegmentAnythingMedLib.worker.time_command import KeyBlocks, time_command
 from SegmentAnythingMedLib.worker.voxel_file import VoxelFile, sweep, temporary_folder
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class WorkerClient:
         self._reviving = 0
         self._restart_reason = ""
         self._stale_files: list[VoxelFile] = []
+        self._series_files: dict[int, VoxelFile] = {}
         self._deadlines: dict[int, float] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -248,6 +250,38 @@ class WorkerClient:
         command = m.Repropagate(self._ledger.new_job(), object_id, self.revision(object_id), plane, index)
         return self._submit(command)
 
+    def propagate_through_time(
+        self, volumes: Sequence[Volume], keys: KeyBlocks, *, plane: Plane, time: int, direction: str = "both"
+    ) -> int:
+        """Carry objects from one time point to the others; `TimePoint` and `Progress` events follow.
+
+        The session goes on beside it. If the worker dies, the job fails.
+
+        Parameters
+        ----------
+        volumes
+            All time points in order, on one grid. Copied by another thread: do not change them before the first event.
+        keys
+            By object and time point, what the user left there; nothing is carried to these time points.
+        plane
+            Whose slices are tracked.
+        time
+            Where to start; a key of every object.
+        direction
+            To later time points (``forward``), earlier ones (``backward``), or ``both``.
+        """
+        child, job = self._running_child(), self._ledger.new_job()
+        file = VoxelFile(temporary_folder(self._folder), *volumes)
+
+        def frames(between: Callable[[], None]) -> Iterator[bytes]:
+            if file.write(between):
+                yield m.encode(time_command(job, file, keys, plane, time, direction))
+
+        self._series_files[job] = file
+        self._ledger.jobs[job] = m.PropagateThroughTime(job, "", (), "", (), "", "", plane, time, (), np.zeros(1, bool))
+        child.send(frames, job)
+        return job
+
     def prefetch(self, plane: Plane, index: int, radius: int) -> int:
         """When idle, encode the slices around the visible one; replaces an earlier prefetch."""
         command = m.Prefetch(self._ledger.new_job(), plane, index, radius)
@@ -262,7 +296,8 @@ class WorkerClient:
         """End a job within one slice; with ``kill_after`` seconds, by a new worker if it has not ended by then."""
         if job not in self._ledger.jobs:
             return
-        if self._running_child().withdraw(job):
+        series = self._series_files.get(job)
+        if self._running_child().withdraw(job) or (series is not None and series.give_up()):
             self._ready.extend(self._ledger.accept(m.JobCancelled(job), reviving=False))
         else:
             self._child.send_urgent(m.encode(m.Cancel(job)))
@@ -282,6 +317,7 @@ class WorkerClient:
         while len(events) < max_items and clock.perf_counter() < end:
             if self._ready:
                 events.append(self._ready.popleft())
+                self._let_series_go(events[-1].job)
                 continue
             try:
                 child, item = self._incoming.get_nowait()
@@ -393,6 +429,12 @@ class WorkerClient:
         if any(job in self._ledger.jobs for job in overdue):
             self.restart("The worker did not answer and was started again.")
 
+    def _let_series_go(self, job: int) -> None:
+        """Remove the voxels of a job through time once it has ended."""
+        if job in self._series_files and job not in self._ledger.jobs:
+            self._stale_files.append(self._series_files.pop(job))
+            self._remove_stale_files()
+
     def _remove_stale_files(self) -> None:
         self._stale_files = [file for file in self._stale_files if not file.remove()]
 
@@ -401,6 +443,8 @@ class WorkerClient:
         if self._ledger.journal.volume is not None:
             self._stale_files.append(self._ledger.journal.volume)
         self._ledger = Ledger()
+        self._stale_files += self._series_files.values()
+        self._series_files.clear()
         self._remove_stale_files()
         self._deadlines.clear()
         self._ready.clear()

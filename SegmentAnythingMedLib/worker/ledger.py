@@ -108,6 +108,8 @@ class Ledger:
 
 
 def _interrupted(command: m.Command) -> str:
+    if isinstance(command, m.PropagateThroughTime):
+        return "The worker stopped while it carried the outline through time; finished time points are kept: try again."
     if isinstance(command, _PROPAGATIONS):
         return "The worker stopped while it carried the outline; finished slices are kept: press propagate to go on."
     if isinstance(command, m.SegmentSlice):

@@ -18,6 +18,7 @@ from SegmentAnythingMedLib.worker.messages import (
     Ping,
     Prefetch,
     Propagate,
+    PropagateThroughTime,
     Repropagate,
     SegmentSlice,
     Undo,
@@ -32,7 +33,12 @@ class Lane(enum.IntEnum):
     PREFETCH = 2
 
 
-_LANES = {Propagate: Lane.PROPAGATION, Repropagate: Lane.PROPAGATION, Prefetch: Lane.PREFETCH}
+_LANES = {
+    Propagate: Lane.PROPAGATION,
+    PropagateThroughTime: Lane.PROPAGATION,
+    Repropagate: Lane.PROPAGATION,
+    Prefetch: Lane.PREFETCH,
+}
 _RESTARTS_SESSION = (LoadModel, OpenVolume, OpenSession)
 _DEPENDS_ON_OUTLINE = (ChooseCandidate, ConfirmSlice, ClearSlice, Undo)
 

@@ -178,6 +178,37 @@ class Propagate(Command):
 
 
 @dataclass(frozen=True, eq=False)
+class PropagateThroughTime(Command):
+    """Carry objects to other time points of a series, whose voxel file is opened for this job alone.
+
+    Parameters
+    ----------
+    path, shape, dtype, ijk_to_world, modality, fingerprint
+        As in `OpenVolume`, with all time points.
+    plane
+        Whose slices are tracked.
+    time
+        Where it starts.
+    keys
+        Of each key mask 8 numbers: object, time point, first voxel (K, J, I) and size (K, J, I) of its block.
+    voxels
+        The blocks' voxels, one after the other.
+    """
+
+    path: str = of.text(32_000)
+    shape: tuple[int, ...] = of.wholes(1)
+    dtype: str = of.text(8)
+    ijk_to_world: tuple[float, ...] = of.numbers(16)
+    modality: str = of.text(8, tuple(modality.value for modality in Modality))
+    fingerprint: str = of.text(64)
+    plane: Plane = of.plane()
+    time: int = of.whole()
+    keys: tuple[int, ...] = of.wholes()
+    voxels: np.ndarray = of.mask(1)
+    direction: str = of.text(8, _DIRECTIONS, default="both")
+
+
+@dataclass(frozen=True, eq=False)
 class Repropagate(SliceCommand):
     """After a correction: carry the object again as far as the neighbouring key slices."""
 
@@ -288,6 +319,29 @@ class Labelmap(Event):
 
 
 @dataclass(frozen=True, eq=False)
+class TimePoint(Event):
+    """An object at a time point that is done.
+
+    Parameters
+    ----------
+    object_id, time
+        Whose, and when.
+    low_kji
+        First voxel of the block round the object.
+    voxels
+        (K, J, I) bool of the block; None where the object has ended.
+    quality
+        Mean predicted intersection over union of its slices, 0 to 1.
+    """
+
+    object_id: int = of.whole()
+    time: int = of.whole()
+    low_kji: tuple[int, ...] = of.wholes()
+    voxels: np.ndarray | None = of.mask(3, default=None)
+    quality: float = of.number(default=0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Progress(Event):
     """How far a job without slices is."""
 
@@ -348,11 +402,11 @@ def _by_name(*kinds: type[Message]) -> dict[str, type[Message]]:
 
 COMMANDS = _by_name(
     LoadModel, OpenVolume, OpenSession, SetPrompts, AddPrompts, Undo, RemoveObject, GetLabelmap, ProtectVoxels,
-    SegmentSlice, ChooseCandidate, ConfirmSlice, ClearSlice, RestoreSlice, Propagate, Repropagate, Prefetch, Ping,
-    Cancel, Shutdown,
+    SegmentSlice, ChooseCandidate, ConfirmSlice, ClearSlice, RestoreSlice, Propagate, PropagateThroughTime, Repropagate,
+    Prefetch, Ping, Cancel, Shutdown,
 )  # fmt: skip
 EVENTS = _by_name(
-    Ready, ModelLoaded, VolumeOpened, SliceMask, Labelmap, Progress, JobDone, JobCancelled, JobFailed, Log
+    Ready, ModelLoaded, VolumeOpened, SliceMask, TimePoint, Labelmap, Progress, JobDone, JobCancelled, JobFailed, Log
 )
 
 Kinds = Mapping[str, type[Message]]

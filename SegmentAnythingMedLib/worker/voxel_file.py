@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import itertools
 import os
 import re
 import secrets
@@ -33,13 +35,24 @@ class VoxelFile:
         Where the file is made, readable by this user only; its name carries this process's number.
     volume
         Let go as soon as it is written.
+    later
+        Further time points on the same grid, of the same type: written behind it, so that nobody has to stack them.
+
+    Raises
+    ------
+    VolumeError
+        If the time points differ in size or type.
     """
 
-    def __init__(self, folder: Path, volume: Volume) -> None:
+    def __init__(self, folder: Path, volume: Volume, *later: Volume) -> None:
+        kinds = {(one.voxels.shape[1:], one.voxels.dtype) for one in (volume, *later)}
+        if len(kinds) != 1:
+            raise VolumeError(f"The time points of {volume.name!r} differ in size, voxel type or number of values.")
         self.path = folder / f"segment-anything-med-{os.getpid()}-{secrets.token_hex(8)}.voxels"
         self.fingerprint = ""
-        self._volume: Volume | None = volume
-        self._shape, self._dtype = volume.voxels.shape, volume.voxels.dtype.str
+        self._volumes: tuple[Volume, ...] | None = (volume, *later)
+        self._shape = (sum(one.time_count for one in (volume, *later)), *volume.voxels.shape[1:])
+        self._dtype = volume.voxels.dtype.str
         self._matrix, self._modality = volume.geometry.ijk_to_world, volume.modality.value
         self._unwanted = False
         self._writing = threading.Lock()
@@ -58,9 +71,14 @@ class VoxelFile:
             If the disk does not take them.
         """
         with self._writing:
-            if self._volume is not None and not self._unwanted:
-                self._write(self._volume, between_chunks)
+            if self._volumes is not None and not self._unwanted:
+                self._write(self._volumes, between_chunks)
             return not self._unwanted
+
+    def give_up(self) -> bool:
+        """Stop writing it; False if it is written already."""
+        self._unwanted = True
+        return self._volumes is not None
 
     def remove(self) -> bool:
         """Remove the file, or stop writing it; False if that is not possible yet (mapped, on Windows)."""
@@ -71,33 +89,33 @@ class VoxelFile:
             return False
         return True
 
-    def _write(self, volume: Volume, between_chunks: Callable[[], None]) -> None:
-        written = False
+    def _write(self, volumes: tuple[Volume, ...], between_chunks: Callable[[], None]) -> None:
+        written, size = False, sum(volume.nbytes for volume in volumes)
         # A mapping would be simpler, but on a full disk it kills the process (SIGBUS) instead of raising.
         try:
-            with self._disk_errors(volume):
+            with self._disk_errors(size):
                 file = io.FileIO(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb")
             with file:
-                for chunk in _chunks(volume.voxels):
-                    with self._disk_errors(volume):
+                for chunk in itertools.chain.from_iterable(_chunks(volume.voxels) for volume in volumes):
+                    with self._disk_errors(size):
                         write_all(file, chunk)
                     between_chunks()
                     if self._unwanted:
                         return
-            self.fingerprint = volume.fingerprint
-            self._volume, written = None, not self._unwanted
+            self.fingerprint = _fingerprint(volumes)
+            self._volumes, written = None, not self._unwanted
         finally:
             if not written:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _disk_errors(self, volume: Volume) -> Iterator[None]:
+    def _disk_errors(self, size: int) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise VolumeError(
-                f"The volume ({volume.nbytes / 1e6:.0f} MB) cannot be handed to the worker: "
+                f"The volume ({size / 1e6:.0f} MB) cannot be handed to the worker: "
                 f"{error.strerror or error}. Free some space in the temporary folder, or choose another one."
             ) from error
 
@@ -174,6 +192,14 @@ def _is_alive_windows(pid: int) -> bool:
     kernel.GetExitCodeProcess(handle, ctypes.byref(code))
     kernel.CloseHandle(handle)
     return code.value == still_active
+
+
+def _fingerprint(volumes: tuple[Volume, ...]) -> str:
+    """The volume's own; of several the hash of theirs."""
+    if len(volumes) == 1:
+        return volumes[0].fingerprint
+    text = " ".join(volume.fingerprint for volume in volumes)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _chunks(voxels: np.ndarray) -> Iterator[memoryview]:

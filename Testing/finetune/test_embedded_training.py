@@ -15,8 +15,8 @@ from SegmentAnythingMedLib.finetune.embedded_curve import draw_curve  # noqa: E4
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig, EmbeddedNetwork  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_pool import StackPool, draw_batch  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_trainer import Trainer, TrainingSettings  # noqa: E402
-from SegmentAnythingMedLib.finetune.embedded_unroll import _boxes
-from SegmentAnythingMedLib.finetune.embedded_validation import _presence_offset
+from SegmentAnythingMedLib.finetune.embedded_unroll import _boxes  # noqa: E402
+from SegmentAnythingMedLib.finetune.embedded_validation import _presence_offset  # noqa: E402
 from SegmentAnythingMedLib.finetune.stack import Stack, save_stacks  # noqa: E402
 
 TINY = EmbeddedConfig((8, 12, 16, 16, 16), (0, 1, 1, 1, 1), (1, 1, 1, 1))

@@ -36,13 +36,18 @@ class Driver:
         Its scene.
     folder
         For the worker's voxels.
+    model
+        ``fake``, in a worker that knows no other, or the name of a real one.
     """
 
-    def __init__(self, host: MrmlHost, folder: Path, **options: object) -> None:
+    def __init__(self, host: MrmlHost, folder: Path, model: str = "fake", **options: object) -> None:
         self.host = host
-        self.controller = Controller(host.scene, lambda: WorkerClient(arguments=(SERVER,), folder=folder, threads=1))
-        self.controller.set_model("fake", **options)
-        self.controller.set_window(WINDOW)
+        self.folder = folder
+        kind = {"arguments": (SERVER,)} if model == "fake" else {}
+        self.controller = Controller(host.scene, lambda: WorkerClient(folder=folder, threads=1, **kind))
+        self.controller.set_model(model, **options)
+        if model == "fake":
+            self.controller.set_window(WINDOW)
         self.states = [self.controller.state]
         self.controller.observe(self._note)
 
@@ -88,6 +93,11 @@ class Driver:
     def accept(self) -> None:
         self.controller.accept()
         self.settle()
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Dice coefficient of two masks."""
+    return 2.0 * float(np.count_nonzero(a & b)) / float(np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def box(index: int = 6) -> BoxPrompt:

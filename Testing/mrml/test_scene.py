@@ -107,6 +107,21 @@ def test_co_located_volumes_become_channels_on_the_grid_of_the_first(host: MrmlH
     assert np.abs(volume.array(channel=1) - volume.array(channel=0)).max() < 1e-3
 
 
+def test_channels_are_resampled_only_when_their_voxels_are_asked_for(
+    host: MrmlHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy import ndimage
+
+    nodes = [host.add_volume(np.full((2, 3, 4), n, np.int16)) for n in (1, 2)]
+    resample, asked = ndimage.affine_transform, []
+    monkeypatch.setattr(ndimage, "affine_transform", lambda *a, **b: asked.append(1) or resample(*a, **b))
+    volume = fused_volume(nodes)
+    assert (volume.voxels.shape, volume.voxels.dtype, volume.nbytes) == ((1, 2, 2, 3, 4), np.float32, 192)
+    assert not asked
+    assert np.array_equal(volume.at_time(0).array(channel=1), np.full((2, 3, 4), 2))
+    assert len(volume.fingerprint) == 16 and len(asked) == 1
+
+
 @pytest.mark.parametrize("amplitude", [0.0, 6.0])
 def test_points_go_through_a_warp_and_back_within_a_hundredth_of_a_voxel(host: MrmlHost, amplitude: float) -> None:
     matrix = np.eye(4)

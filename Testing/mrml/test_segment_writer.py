@@ -10,11 +10,13 @@ import slicer
 from mrml.conftest import SIZE_IJK, an_image, rotation, tilted_matrix
 from mrml.host import MrmlHost, set_labels
 from scipy import ndimage
+from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SegmentAnythingMedLib.errors import OutputError
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
+from SegmentAnythingMedLib.mrml import written_state
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame, array_of
-from SegmentAnythingMedLib.mrml.label_grid import Box, grid_of, labelmap_of, read_box, sample_box
+from SegmentAnythingMedLib.mrml.label_grid import Box, box_of, grid_of, labelmap_of, labels_of, read_box, sample_box
 from SegmentAnythingMedLib.mrml.new_segment import ensure_segment, make_segment, make_segmentation
 from SegmentAnythingMedLib.mrml.preview_segments import PreviewSegments
 from SegmentAnythingMedLib.mrml.segment_reader import mask_from_segment, segment_on_slice
@@ -27,6 +29,38 @@ OBJECT = an_image() > 50
 def run(steps: Iterator[float]) -> None:
     for _ in steps:
         pass
+
+
+@pytest.fixture
+def thin_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step handles one slice, as on volumes that are large."""
+    monkeypatch.setattr(Box, "thin", property(lambda box: 1))
+
+
+def tell_changed(node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> None:
+    """As the Segment Editor does after a stroke."""
+    image = labelmap_of(node, segment_id)
+    image.GetPointData().GetScalars().Modified()
+    image.Modified()
+    node.GetSegmentation().GetSegment(segment_id).Modified()
+
+
+def shift_by(i: float, j: float, k: float) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, 3] = i, j, k
+    return matrix
+
+
+def collapsed(node: slicer.vtkMRMLSegmentationNode) -> np.ndarray:
+    """Four segments s1 to s4 in one layer; (K, J, I) number of the one each voxel belongs to, or 0."""
+    owner = np.random.default_rng(5).integers(0, 5, SHAPE)
+    node.GetSegmentation().RemoveAllSegments()
+    for number in range(1, 5):
+        node.GetSegmentation().AddEmptySegment(f"s{number}", f"s{number}")
+        set_labels(node, f"s{number}", owner == number, tilted_matrix())
+    node.GetSegmentation().CollapseBinaryLabelmaps(False)
+    assert all(labelmap_of(node, f"s{number}") is labelmap_of(node, "s1") for number in range(2, 5))
+    return owner
 
 
 def grid_box(shape: tuple[int, int, int] = SHAPE) -> Box:
@@ -451,6 +485,175 @@ def test_a_loaded_seg_nrrd_with_shared_layers_is_written_like_any_other(
         assert np.array_equal(voxels(loaded, f"s{number}", a_volume), owner == number)
     run(writer.undo())
     assert np.array_equal(voxels(loaded, "s1", a_volume), owner == 1)
+
+
+@pytest.mark.usefixtures("thin_slabs")
+def test_a_segment_leaves_a_shared_layer_in_many_steps_and_takes_nothing_of_the_others(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+) -> None:
+    owner = collapsed(a_segmentation)
+    value = a_segmentation.GetSegmentation().GetSegment("s1").GetLabelValue()
+    propose(preview, a_volume)
+    steps = sum(1 for _ in writer.accept(preview[1], a_segmentation, "s1"))
+    assert steps > 4 * SHAPE[0]
+    assert np.array_equal(voxels(a_segmentation, "s1", a_volume), OBJECT)
+    assert not (labels_of(labelmap_of(a_segmentation, "s2")) == value).any()
+    run(writer.undo())
+    for number in range(1, 5):
+        assert np.array_equal(voxels(a_segmentation, f"s{number}", a_volume), owner == number)
+
+
+@pytest.mark.usefixtures("thin_slabs")
+def test_a_stroke_during_the_move_to_an_own_layer_is_not_lost(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+) -> None:
+    owner = collapsed(a_segmentation)
+    propose(preview, a_volume, indices=range(4, 8))
+    steps = writer.accept(preview[1], a_segmentation, "s1")
+    shared = labelmap_of(a_segmentation, "s1")
+    while next(steps) == 0.0:
+        pass
+    for _ in range(3):
+        next(steps)
+    assert labelmap_of(a_segmentation, "s1") is shared
+    labels_of(shared)[0, 0, :4] = a_segmentation.GetSegmentation().GetSegment("s1").GetLabelValue()
+    tell_changed(a_segmentation, "s1")
+    run(steps)
+    expected = owner == 1
+    expected[0, 0, :4] = True
+    expected[4:8] = OBJECT[4:8]
+    assert labelmap_of(a_segmentation, "s1") is not shared
+    assert np.array_equal(voxels(a_segmentation, "s1", a_volume), expected)
+
+
+@pytest.mark.usefixtures("thin_slabs")
+def test_a_labelmap_grows_step_by_step_and_keeps_every_voxel_and_stroke(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+) -> None:
+    before = np.zeros(SHAPE, bool)
+    before[1:3, 2:6, 3:9] = True
+    set_labels(a_segmentation, "organ", before[1:3, 2:6, 3:9], tilted_matrix() @ shift_by(3, 2, 1))
+    grid = VolumeFrame.of_labelmap(labelmap_of(a_segmentation, "organ"), a_segmentation.GetParentTransformNode())
+    propose(preview, a_volume, indices=range(4, 8))
+    steps = writer.accept(preview[1], a_segmentation, "organ")
+    for _ in range(4):
+        next(steps)
+    labels_of(labelmap_of(a_segmentation, "organ"))[0, 0, 0] = 0
+    tell_changed(a_segmentation, "organ")
+    run(steps)
+    before[1, 2, 3] = False
+    before[4:8] = OBJECT[4:8]
+    found = read_box(a_segmentation, "organ", grid, grid_box().moved((-1, -2, -3)))
+    assert np.array_equal(found, before)
+
+
+def test_an_oblique_slice_is_pasted_as_the_geometry_says_and_replaced_without_a_trace(
+    a_volume: slicer.vtkMRMLScalarVolumeNode, preview: PreviewSegments
+) -> None:
+    frame, random = VolumeFrame.of(a_volume), np.random.default_rng(2)
+    for normal in ([0.3, 0.2, 0.9], [-0.8, 0.5, 0.2], [0.1, 0.9, -0.5]):
+        slices = SliceGeometry(frame.geometry, Plane.from_normal(normal, frame.geometry))
+        assert slices.plane.is_oblique
+        preview.add_object(1, "Organ", (1, 0, 0))
+        propose(preview, a_volume, indices=range(3, 5))
+        expected = preview[1].mask.copy()
+        for index in [*range(slices.count), *range(2, slices.count, 3)]:
+            mask = np.zeros(slices.shape, bool)
+            rows, columns = (slice(*sorted(random.integers(0, size, 2))) for size in slices.shape)
+            mask[rows, columns] = random.random(mask[rows, columns].shape) > 0.3
+            preview.show(1, slices, index, mask)
+            slices.paste(mask, index, expected)
+        assert np.array_equal(preview[1].mask, expected)
+        assert (box_of(expected > 0, (0, 0, 0)).cut(preview[1].object_box)) == box_of(expected > 0, (0, 0, 0))
+
+
+def test_only_voxels_of_written_oblique_slices_count_as_written(
+    a_volume: slicer.vtkMRMLScalarVolumeNode, preview: PreviewSegments
+) -> None:
+    frame = VolumeFrame.of(a_volume)
+    slices = SliceGeometry(frame.geometry, Plane.from_normal([0.3, 0.2, 0.9], frame.geometry))
+    written = np.zeros(SHAPE, np.uint8)
+    for index in (slices.count // 2, slices.count // 2 + 2):
+        preview.show(1, slices, index, np.zeros(slices.shape, bool))
+        slices.paste(np.ones(slices.shape, bool), index, written)
+    box = Box((2, 3, 1), (9, 18, 20))
+    assert np.array_equal(preview[1].coded(box) > 0, written[box.within(grid_box())] > 0)
+    covered = preview[1].written_box()
+    assert box_of(written > 0, (0, 0, 0)).cut(covered) == box_of(written > 0, (0, 0, 0))
+
+
+@pytest.mark.parametrize(("smoothing", "decimation", "normals"), [("0.5", "0.0", "1"), ("0.2", "0.4", "0")])
+def test_a_surface_is_the_one_that_slicer_makes(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+    smoothing: str,
+    decimation: str,
+    normals: str,
+) -> None:
+    segmentation = a_segmentation.GetSegmentation()
+    for name, value in (
+        ("Smoothing factor", smoothing),
+        ("Decimation factor", decimation),
+        ("Compute surface normals", normals),
+    ):
+        segmentation.SetConversionParameter(name, value)
+    set_labels(a_segmentation, "organ", OBJECT, tilted_matrix())
+    assert a_segmentation.CreateClosedSurfaceRepresentation()
+    propose(preview, a_volume, np.roll(OBJECT, 2, axis=2))
+    run(writer.accept(preview[1], a_segmentation, "organ"))
+    ours = segmentation.GetSegment("organ").GetRepresentation("Closed surface")
+    segmentation.GetSegment("organ").RemoveRepresentation("Closed surface")
+    segmentation.CreateRepresentation("Closed surface", True)
+    slicers = segmentation.GetSegment("organ").GetRepresentation("Closed surface")
+    assert ours is not slicers and ours.GetNumberOfPoints() > 300
+    for array in (lambda s: s.GetPoints().GetData(), lambda s: s.GetPolys().GetConnectivityArray()):
+        assert np.array_equal(vtk_to_numpy(array(ours)), vtk_to_numpy(array(slicers)))
+    assert (ours.GetPointData().GetNormals() is None) == (slicers.GetPointData().GetNormals() is None)
+    if normals == "1":
+        assert np.array_equal(
+            vtk_to_numpy(ours.GetPointData().GetNormals()), vtk_to_numpy(slicers.GetPointData().GetNormals())
+        )
+
+
+def test_what_was_painted_is_found_while_nobody_asks(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slices = propose(preview, a_volume)
+    run(writer.accept(preview[1], a_segmentation, "organ"))
+    labels_of(labelmap_of(a_segmentation, "organ"))[5, 10, 12] = 0
+    tell_changed(a_segmentation, "organ")
+    for _ in range(50):
+        writer.look(0.0)
+    monkeypatch.setattr(written_state, "read_box", lambda *_: pytest.fail("the segment was read again"))
+    assert len(writer.painted_slices(a_segmentation, "organ", slices)) == 1
+
+
+def test_a_segment_that_was_resampled_since_has_nothing_painted(
+    a_volume: slicer.vtkMRMLScalarVolumeNode,
+    a_segmentation: slicer.vtkMRMLSegmentationNode,
+    preview: PreviewSegments,
+    writer: SegmentWriter,
+) -> None:
+    slices = propose(preview, a_volume)
+    run(writer.accept(preview[1], a_segmentation, "organ"))
+    set_labels(a_segmentation, "organ", np.ones((4, 5, 6), bool), GRIDS["tilted"])
+    writer.look(0.0)
+    assert writer.painted_slices(a_segmentation, "organ", slices) == ()
 
 
 def test_a_removed_segment_stops_an_acceptance_in_words(
