@@ -6,7 +6,7 @@ DATA ?= $(SEGMENT_ANYTHING_MED_DATA)
 MINUTES ?= 60
 TRAINED ?= out/embedded
 
-.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency clean
+.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency bench-mrml bench-embedded clean
 
 demo: $(VENV)/.installed            ## segment an organ of a made-up CT and draw it
 	$(RUN) -m SegmentAnythingMedLib demo --output out/demo
@@ -19,8 +19,12 @@ test: $(VENV)/.developed            ## what CI runs
 bench: $(VENV)/.developed           ## all figures; DATA=folder of the development data
 	$(RUN) -m SegmentAnythingMedLib.benchmark all $(if $(DATA),--data $(DATA)) --output out/bench
 
-bench-accuracy bench-invariance bench-cost bench-latency: bench-%: $(VENV)/.developed
+bench-accuracy bench-invariance bench-cost bench-latency bench-mrml: bench-%: $(VENV)/.developed
 	$(RUN) -m SegmentAnythingMedLib.benchmark $* $(if $(DATA),--data $(DATA)) --output out/bench
+
+bench-embedded: $(VENV)/.developed  ## what the embedded model must reach; MODEL=name for another, WEIGHTS=file for other weights
+	$(RUN) -m SegmentAnythingMedLib.benchmark embedded $(if $(DATA),--data $(DATA)) --output out/bench \
+	    $(if $(MODEL),--model $(MODEL)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 train-embedded: $(VENV)/.developed  ## go on training the embedded model on the CPU for MINUTES, in TRAINED
 	$(RUN) -m SegmentAnythingMedLib.finetune.train_embedded --minutes $(MINUTES) --output $(TRAINED) --threads 1

@@ -1,4 +1,4 @@
-"""``python -m SegmentAnythingMedLib.benchmark``: measure accuracy, invariance, cost and latency, and hold the floor."""
+"""``python -m SegmentAnythingMedLib.benchmark``: measure accuracy, invariance, cost, latency and the main thread."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what the command line asks for; 0 if every line holds, 1 if one fails, else the error's exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = _parser().parse_args(argv)
+    options.model = options.model or ("embedded" if options.run == "embedded" else "classic")
     lines: list[Line] = []
     for run in _IN_ALL if options.run == "all" else [options.run]:
         try:
@@ -42,11 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", choices=[*_RUNS, "all"])
     parser.add_argument("--data", help="folder of the development data (default: SEGMENT_ANYTHING_MED_DATA)")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
-    parser.add_argument("--model", default="classic")
+    parser.add_argument("--model", help="default: classic (embedded: embedded)")
+    parser.add_argument("--weights", type=Path, help="the model's weights, its card beside it (embedded)")
     parser.add_argument("--datasets", nargs="*", default=[], help="only these datasets")
     parser.add_argument("--limit", type=int, help="only the first N structures of each dataset")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (accuracy)")
-    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy)")
+    parser.add_argument("--cases", nargs="*", default=[], help="only the cases with these titles (mrml)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (accuracy, embedded)")
+    parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy, embedded)")
     parser.add_argument("--regenerate", action="store_true", help="write the list anew (structures)")
     return parser
 
@@ -99,6 +102,27 @@ def _latency(options: argparse.Namespace) -> list[Line]:
     return latency.acceptance(figures)
 
 
+def _mrml(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import mrml
+
+    result = mrml.run_mrml(options.model, only=options.cases)
+    facts = {"model": options.model, "command": _command("mrml", options), **_facts()}
+    _write(options.output, "mrml", {**facts, **result}, mrml.markdown(result, facts))
+    return mrml.acceptance(result)
+
+
+def _embedded(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import embedded_run
+
+    if options.weights is not None:
+        embedded_run.use_weights(options.model, options.weights)
+    facts = {"command": _command("embedded", options), **_facts()}
+    data, jobs, fresh = data_folder(options.data), options.jobs, options.fresh
+    lines, text = embedded_run.run_embedded(_chosen(options), data, options.output, options.model, facts, jobs, fresh)
+    print(text)
+    return lines
+
+
 def _structures(options: argparse.Namespace) -> list[Line]:
     from SegmentAnythingMedLib.benchmark import catalog
 
@@ -117,9 +141,11 @@ _RUNS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "invariance": _invariance,
     "cost": _cost,
     "latency": _latency,
+    "mrml": _mrml,
+    "embedded": _embedded,
     "structures": _structures,
 }
-_IN_ALL = ("accuracy", "invariance", "cost", "latency")
+_IN_ALL = ("accuracy", "invariance", "cost", "latency", "mrml")
 
 
 def _chosen(options: argparse.Namespace) -> list:
@@ -137,9 +163,10 @@ def _chosen(options: argparse.Namespace) -> list:
 
 def _command(run: str, options: argparse.Namespace) -> str:
     """What was asked for, without paths of this machine."""
-    parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * (run != "latency")]
+    parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * (run not in ("latency", "mrml"))]
     parts += [f"--model {options.model}"] * (run != "cost")
-    if run == "accuracy":
+    parts += ["--weights FILE"] if run == "embedded" and options.weights else []
+    if run in ("accuracy", "embedded"):
         parts += [f"--jobs {options.jobs}", *([f"--datasets {' '.join(options.datasets)}"] if options.datasets else [])]
         parts += [f"--limit {options.limit}"] if options.limit else []
     return "`" + " ".join(part for part in parts if part) + "`"

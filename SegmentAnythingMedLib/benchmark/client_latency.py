@@ -51,7 +51,7 @@ def measure_client_latency(
         and the count; for ``cancel_to_quiet`` the slices that still came, and milliseconds until the job ended; for
         ``open_to_ready`` milliseconds until the worker had mapped the volume.
     """
-    volume = _a_volume(shape_kji)
+    volume = noisy_ellipsoid(shape_kji)
     with tempfile.TemporaryDirectory() as folder:
         options = {} if arguments is None else {"arguments": arguments}
         measured = _Measured(WorkerClient(folder=folder, **options))
@@ -161,7 +161,7 @@ class _Measured:
         return result
 
 
-def _a_volume(shape_kji: tuple[int, int, int]) -> Volume:
+def noisy_ellipsoid(shape_kji: tuple[int, int, int]) -> Volume:
     """A bright ellipsoid in noise, like an organ in CT."""
     rng = np.random.default_rng(0)
     voxels = np.empty(shape_kji, dtype=np.int16)

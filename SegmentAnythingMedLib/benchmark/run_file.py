@@ -17,12 +17,12 @@ _ALL_FAMILIES = ("base", "preprocess", "conversion", "device")
 _SCORING = ("scoring", "baselines", "metrics", "simulated_user", "upsampling", "datasets")
 
 
-def source_digest(family: str) -> str:
-    """8 hex digits of the source files that decide the scores of a model family."""
+def source_digest(family: str, also: Iterable[str] = ()) -> str:
+    """8 hex digits of the source files that decide the scores of a model family; ``also`` names more of this folder."""
     files = [path for path in _LIBRARY.glob("*.py") if not path.name.startswith(_NOT_SCORED)]
     files += [path for path in (_LIBRARY / "models").glob("*.py") if path.name.startswith((family, *_ALL_FAMILIES))]
     files += [path for folder in ("models/networks", "memory") for path in (_LIBRARY / folder).rglob("*.py")]
-    files += [_LIBRARY / "benchmark" / f"{name}.py" for name in _SCORING]
+    files += [_LIBRARY / "benchmark" / f"{name}.py" for name in (*_SCORING, *also)]
     digest = hashlib.blake2b(digest_size=4)
     for path in sorted(files):
         digest.update(path.name.encode() + path.read_bytes())

@@ -13,7 +13,6 @@ from SegmentAnythingMedLib.benchmark.datasets import Case, extent
 from SegmentAnythingMedLib.benchmark.metrics import Ends, dice, ends, normalised_surface_dice
 from SegmentAnythingMedLib.benchmark.simulated_user import click_inside, corrective_click, jittered_box, seed_of
 from SegmentAnythingMedLib.geometry import SliceKey
-from SegmentAnythingMedLib.models.base import SliceModel
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 from SegmentAnythingMedLib.session import SliceResult, VolumeSession
 
@@ -21,7 +20,8 @@ CORRECTIONS = 5
 TOLERANCE_PIXELS = 2.0
 """Tolerance of the surface Dice in sides of the finest voxel axis: 2 mm on a volume of 1 mm, 6 mm on one of 3 mm."""
 
-_OBJECT = 1
+OBJECT = 1
+"""Identifier of the object in every scenario."""
 
 
 @dataclass
@@ -167,18 +167,18 @@ class Scorer:
     def _score_mask(self, scores: dict[str, float]) -> None:
         true_mask = self._truth_on(self._largest)
         for name, given in (("volume_mask", False), ("volume_mask_extent", True)):
-            self._session.confirm_slice(_OBJECT, self._key(self._largest), true_mask)
+            self._session.confirm_slice(OBJECT, self._key(self._largest), true_mask)
             scores[name] = dice(self._propagated(given), self._case.truth)
             self._forget()
         scores["volume_mask_copy"] = dice(self._copied(true_mask), self._case.truth)
 
     def _propagated(self, given: bool) -> np.ndarray:
         """The object's voxels after propagation, within the true extent if it is ``given``; a copy."""
-        if self._session.labelmap(_OBJECT).any():
+        if self._session.labelmap(OBJECT).any():
             limits = {"first": self._first, "last": self._last} if given else {}
-            for _ in self._session.propagate([_OBJECT], plane=self._plane, **limits):
+            for _ in self._session.propagate([OBJECT], plane=self._plane, **limits):
                 pass
-        return self._session.labelmap(_OBJECT).copy()
+        return self._session.labelmap(OBJECT).copy()
 
     def _copied(self, mask: np.ndarray) -> np.ndarray:
         return copied(mask, self._slices, self._first, self._last)
@@ -201,17 +201,17 @@ class Scorer:
     def _outline(self, index: int, box: Box) -> SliceResult:
         corners = self._slices.ijk_from_pixels(index, np.array([box[:2], box[2:]]))
         prompt = BoxPrompt((tuple(corners[0]), tuple(corners[1])), self._plane)
-        return self._session.segment_slice(_OBJECT, self._session.add_prompt(_OBJECT, prompt))
+        return self._session.segment_slice(OBJECT, self._session.add_prompt(OBJECT, prompt))
 
     def _click(self, index: int, pixel: tuple[int, int], positive: bool) -> SliceResult:
         point = self._slices.ijk_from_pixels(index, np.array(pixel))
-        key = self._session.add_prompt(_OBJECT, PointPrompt(tuple(point), positive, self._plane))
-        return self._session.segment_slice(_OBJECT, key)
+        key = self._session.add_prompt(OBJECT, PointPrompt(tuple(point), positive, self._plane))
+        return self._session.segment_slice(OBJECT, key)
 
     def _forget(self) -> None:
-        self._session.remove_object(_OBJECT)
+        self._session.remove_object(OBJECT)
 
 
-def score_case(case: Case, model: SliceModel, session: VolumeSession | None = None) -> Row:
-    """All scores of one case with one model."""
-    return Scorer(case, session or VolumeSession(case.volume, model)).score()
+def score_session(case: Case, session: VolumeSession) -> Row:
+    """All scores of one case in a session on its volume."""
+    return Scorer(case, session).score()
