@@ -52,27 +52,37 @@ class Review:
     def __init__(self) -> None:
         self._slices: dict[tuple[Plane, int], m.SliceMask] = {}
         self._confirmed: set[tuple[Plane, int]] = set()
+        self._filled: set[tuple[Plane, int]] = set()
+        self._strips: dict[Plane, tuple[SliceReview, ...]] = {}
 
     def note(self, event: m.SliceMask) -> None:
         """A slice as it now is."""
-        at = event.key.plane, event.key.index
-        if event.cleared or (not event.mask.any() and not event.prompted and event.done == 0):
+        at, is_filled = (event.key.plane, event.key.index), bool(event.mask.any())
+        self._strips.clear()
+        (self._filled.add if is_filled else self._filled.discard)(at)
+        if event.cleared or (not is_filled and not event.prompted and event.done == 0):
             self._slices.pop(at, None)
         else:
             self._slices[at] = event
 
     def confirm(self, plane: Plane, index: int, confirmed: bool = True) -> None:
         """The user confirmed a slice, or took that back."""
+        self._strips.clear()
         (self._confirmed.add if confirmed else self._confirmed.discard)((plane, index))
 
     def clear(self) -> None:
-        self._slices.clear()
-        self._confirmed.clear()
+        for known in (self._slices, self._confirmed, self._filled, self._strips):
+            known.clear()
 
     def strip(self, plane: Plane) -> tuple[SliceReview, ...]:
-        """The slices of a plane, in order."""
+        """The slices of a plane, in order; kept until something changes, since a panel asks several times a second."""
+        if plane not in self._strips:
+            self._strips[plane] = self._strip(plane)
+        return self._strips[plane]
+
+    def _strip(self, plane: Plane) -> tuple[SliceReview, ...]:
         events = {index: event for (at, index), event in self._slices.items() if at == plane}
-        filled = [index for index, event in events.items() if event.mask.any()]
+        filled = [index for index in events if (plane, index) in self._filled]
         low, high = (min(filled), max(filled)) if filled else (0, -1)
         return tuple(
             self._reviewed(plane, index, events[index], low < index < high)
@@ -89,7 +99,7 @@ class Review:
         return tuple(item.index for item in self.strip(plane) if item.is_weak)
 
     def _reviewed(self, plane: Plane, index: int, event: m.SliceMask, is_inside: bool) -> SliceReview:
-        confirmed, is_empty = (plane, index) in self._confirmed, not event.mask.any()
+        confirmed, is_empty = (plane, index) in self._confirmed, (plane, index) not in self._filled
         doubtful = (
             event.quality < WEAK_QUALITY or event.overlap < WEAK_OVERLAP or event.presence < WEAK_PRESENCE
         )  # fmt: skip

@@ -123,16 +123,23 @@ def _go_on(controller: Controller, _view: vtkMRMLSliceNode | None) -> None:
     controller.add_segment()
 
 
+def _from_segment(controller: Controller, view: vtkMRMLSliceNode | None) -> None:
+    if view is None:
+        controller.tell("No slice view is shown: choose a layout with one.")
+    else:
+        controller.use_segment_as_prompt(view)
+
+
 def _whole_range(controller: Controller, _view: vtkMRMLSliceNode | None) -> None:
     controller.set_range(None, None)
 
 
 ACTIONS: tuple[Action, ...] = (
     _placing("point", "+ Point", "Click on the structure.", "A", "point"),
-    _placing("background", "- Point", "Click where the structure is not.", "S", "background"),
+    _placing("background", "- Point", "Click where the structure is not.", "X", "background"),
     _placing("box", "Box", "Box round the structure: two clicks, or drag.", "D", "box"),
-    _placing("scribble", "Scribble", "Draw inside the structure.", "W", "scribble"),
-    _placing("background-scribble", "- Scribble", "Draw where the structure is not.", "E", "background-scribble"),
+    _placing("scribble", "Scribble", "Draw inside the structure.", "E", "scribble"),
+    _placing("background-scribble", "- Scribble", "Draw where the structure is not.", "Shift+E", "background-scribble"),
     _placing("lasso", "Lasso", "Draw round the structure.", "L", "lasso"),
     Action(
         "from-segment",
@@ -140,7 +147,7 @@ ACTIONS: tuple[Action, ...] = (
         "Give what the segment has on this slice to the model as a prompt.",
         "",
         "prompt",
-        lambda controller, view: controller.use_segment_as_prompt(view),
+        _from_segment,
         _is_usable,
     ),
     Action(
@@ -219,7 +226,7 @@ ACTIONS: tuple[Action, ...] = (
         "propagate-backward",
         "Backward",
         "Carry the outline to lower slices.",
-        ",",
+        "J",
         "propagate",
         lambda controller, view: controller.propagate("backward"),
         _can_propagate,
@@ -237,7 +244,7 @@ ACTIONS: tuple[Action, ...] = (
         "propagate-forward",
         "Forward",
         "Carry the outline to higher slices.",
-        ".",
+        "K",
         "propagate",
         lambda controller, view: controller.propagate("forward"),
         _can_propagate,
@@ -253,7 +260,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "weak-previous",
-        "Weak",
+        "< Weak",
         "Go to the weak slice before this one.",
         "Shift+N",
         "review",
@@ -262,7 +269,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "weak-next",
-        "Weak",
+        "Weak >",
         "Go to the next weak slice.",
         "N",
         "review",
@@ -273,7 +280,7 @@ ACTIONS: tuple[Action, ...] = (
         "confirm-slice",
         "Confirm slice",
         "This slice is right: propagation never changes it.",
-        "K",
+        "M",
         "review",
         lambda controller, view: controller.confirm_slice(view),
         _has_outline,
@@ -354,7 +361,7 @@ ACTIONS: tuple[Action, ...] = (
         "stop",
         "Stop",
         "Back to looking; or cancel a propagation.",
-        "Escape",
+        "H",
         "more",
         _escape,
         lambda controller: bool(controller.placing_kind) or _can_cancel(controller),

@@ -121,8 +121,13 @@ def content_of(controller: Controller, view: vtkMRMLSliceNode | None = None) -> 
         strip=strip,
         strip_text=_strip_text(strip),
         shown_slice=_shown_slice(controller, view, strip),
-        device=controller.model_loaded.device.upper() if controller.model_loaded is not None else "",
+        device=_device(controller),
     )
+
+
+def _device(controller: Controller) -> str:
+    loaded = controller.model_loaded
+    return loaded.device.upper() if loaded is not None and loaded.device != "auto" else ""
 
 
 def _segments(controller: Controller) -> tuple[SegmentLine, ...]:

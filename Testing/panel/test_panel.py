@@ -120,3 +120,8 @@ def test_a_failure_is_an_error_and_says_what_to_do(driver: Driver) -> None:
     assert content.status == "The model has no weights: choose another."
     assert "propagate-both" not in content.allowed
     assert "restart-worker" in content.allowed
+
+
+def test_the_guide_lists_the_keys_that_there_are() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "slicer.md").read_text(encoding="utf-8")
+    assert [f"| `{key}` | {tip} |" for key, tip in keys()] == [line for line in guide.splitlines() if "| `" in line]
