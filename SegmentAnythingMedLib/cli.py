@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from SegmentAnythingMedLib import __version__
-from SegmentAnythingMedLib.errors import OutputError, PromptError, SegmentAnythingMedError
+from SegmentAnythingMedLib.errors import ModelUnavailableError, OutputError, PromptError, SegmentAnythingMedError
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_MODEL_UNAVAILABLE, EXIT_CANCELLED, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _BAR_WIDTH = 30
@@ -60,9 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_segment(commands, common)
     _add_models(commands, common)
+    _add_web(commands, common)
     demo = commands.add_parser("demo", parents=[common], help="segment an organ of a made-up CT and show the result")
     demo.add_argument("--output", default="out/demo", help="folder for the files (default: %(default)s)")
-    demo.add_argument("--json", action="store_true", help="print one JSON object")
+    demo.add_argument("--json", action="store_true", help="print one JSON object; the app is not opened")
+    demo.add_argument("--no-app", action="store_true", help="do not open the browser app afterwards")
     demo.set_defaults(run=_run_demo)
     return parser
 
@@ -89,7 +91,12 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--propagate", default="both", choices=("both", "forward", "backward", "none"), help="default: %(default)s")
     add("--range", type=int, nargs=2, metavar=("A", "B"), help="slices the object is in; without it, it stops itself")
     add("--model", help="a name from 'models list' (default: the prompts file's, or classic)")
-    add("--policy", default="recent", help="memory policy (default: %(default)s)")
+    add(
+        "--policy",
+        default="recent",
+        metavar="NAME[:SETTING=VALUE,...]",
+        help="which slices are looked back at, see docs/policies.md (default: %(default)s)",
+    )
     add(
         "--window", help="auto, soft-tissue, lung, bone, brain, mediastinum, liver, percentile, identity or WIDTH/LEVEL"
     )
@@ -107,6 +114,27 @@ def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise argparse.ArgumentTypeError(f"{name!r} is not auto, cpu, cuda, cuda:1 or mps")
     return name
+
+
+def _add_web(commands: Any, common: argparse.ArgumentParser) -> None:
+    app = commands.add_parser(
+        "web",
+        parents=[common],
+        help="open the browser app",
+        description="Serves this machine only, unless --certificate, --key and --token-file are given with --host.",
+    )
+    add = app.add_argument
+    add("files", nargs="*", metavar="FILE", help="volume, DICOM folder, .seg.nrrd, .mrb or prompts .json to open")
+    add("--port", type=int, default=0, help="default: any that is free")
+    add("--host", default="127.0.0.1", help="default: %(default)s, this machine only")
+    add("--no-browser", action="store_true", help="print the address, open nothing")
+    add("--certificate", default="", metavar="FILE.pem", help="for TLS")
+    add("--key", default="", metavar="FILE.pem", help="the certificate's key")
+    add("--token-file", metavar="FILE", help="one line that a browser must know; without it one is made")
+    add("--sessions", type=int, default=4, help="most sessions at a time (default: %(default)s)")
+    add("--idle-minutes", type=float, default=120.0, help="a session not used so long ends (default: %(default)s)")
+    add("--max-upload-mb", type=int, default=2048, help="most that one upload may have (default: %(default)s)")
+    app.set_defaults(run=_run_web)
 
 
 def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -263,7 +291,7 @@ def _run_models_info(options: argparse.Namespace) -> int:
 
 
 def _run_demo(options: argparse.Namespace) -> int:
-    from SegmentAnythingMedLib.demo import run_demo
+    from SegmentAnythingMedLib.demo import open_app, run_demo, why_no_app
 
     with _Bar.on_terminal() as bar:
         report = run_demo(Path(options.output), on_slice=bar.show)
@@ -277,6 +305,30 @@ def _run_demo(options: argparse.Namespace) -> int:
     )
     for file in report["files"]:
         print(f"  {file}")
+    reason = "it was not wanted." if options.no_app else why_no_app()
+    if reason:
+        print(f"The app is not opened: {reason}")
+        return EXIT_DONE
+    print('Opening the app with the box on the organ: press "Both ways" to carry the outline through the volume.')
+    open_app(Path(options.output), lambda sentence: print(sentence, flush=True))
+    return EXIT_DONE
+
+
+def _run_web(options: argparse.Namespace) -> int:
+    from SegmentAnythingMedLib.demo import missing_web_package
+
+    reason = missing_web_package()
+    if reason:
+        raise ModelUnavailableError(reason)
+    from SegmentAnythingMedLib.web.security import Exposure, read_token
+    from SegmentAnythingMedLib.web.serving import WebOptions, serve
+    from SegmentAnythingMedLib.web.sessions import SessionLimits
+
+    token = read_token(options.token_file) if options.token_file else ""
+    exposure = Exposure(options.host, options.port, options.certificate, options.key, token)
+    limits = SessionLimits(max(1, options.sessions), 60.0 * options.idle_minutes, max(1, options.max_upload_mb))
+    wanted = WebOptions(tuple(options.files), exposure, limits, not options.no_browser)
+    serve(wanted, lambda sentence: print(sentence, flush=True))
     return EXIT_DONE
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,3 +80,39 @@ def run_demo(
         "seconds": round(summary["seconds"]["total"], 2),
         "files": [str(path) for path in files.values()],
     }
+
+
+def why_no_app() -> str:
+    """Why the browser app cannot be opened after the demonstration, in a sentence; empty if it can."""
+    if os.environ.get("CI"):
+        return "this is continuous integration."
+    if not sys.stdin.isatty():
+        return "there is no terminal."
+    missing = missing_web_package()
+    if missing:
+        return missing
+    from SegmentAnythingMedLib.web.serving import can_show_pages
+
+    return "" if can_show_pages() else "there is no browser here; 'segment-anything-med web' serves one elsewhere."
+
+
+def missing_web_package() -> str:
+    """What to install before the browser app can run, in a sentence; empty if nothing is missing."""
+    if all(importlib.util.find_spec(name) is not None for name in ("slicer", "trame", "trame_slicer", "aiohttp")):
+        return ""
+    return 'The browser app needs trame-slicer: pip install "segment-anything-med[web]".'
+
+
+def open_app(folder: Path, tell: Callable[[str], None]) -> None:
+    """Serve the browser app with the phantom and the organ's box in it until Ctrl-C.
+
+    Parameters
+    ----------
+    folder
+        That `run_demo` wrote to.
+    tell
+        Called with sentences for the user.
+    """
+    from SegmentAnythingMedLib.web.serving import WebOptions, serve
+
+    serve(WebOptions((str(folder / "phantom.nii.gz"), str(folder / "prompts.json"))), tell)
