@@ -14,6 +14,7 @@ from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 from SegmentAnythingMedLib.mrml.preview_segments import PreviewSegments
+from SegmentAnythingMedLib.mrml.preview_surface import PreviewSurfaces
 from SegmentAnythingMedLib.mrml.segment_writer import SegmentWriter, WriteMode
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Proposals:
 
     def __init__(self, scene: vtkMRMLScene, volume: vtkMRMLScalarVolumeNode) -> None:
         self.preview = PreviewSegments(scene, volume)
+        self.surfaces = PreviewSurfaces(scene, volume)
         self.writer = SegmentWriter(scene, volume)
         self.fraction = 0.0
         self._volume = volume
@@ -123,7 +125,8 @@ class Proposals:
                 return
 
     def look(self, end: float) -> None:
-        """While nothing is written: see whether somebody painted into what was accepted, for about so long."""
+        """Show in 3D what came; while nothing is written see, for about so long, whether somebody painted."""
+        self.surfaces.look(self.preview)
         if not self._tasks:
             self.writer.look(end)
 
@@ -135,6 +138,7 @@ class Proposals:
         """After the volume moved: forget all proposals, and make the next ones where it is now."""
         self._end_tasks()
         self.preview.close()
+        self.surfaces.close()
         self._frame = VolumeFrame.of(self._volume)
         self._stacks.clear()
 
@@ -142,6 +146,7 @@ class Proposals:
         """Forget all; what was being written keeps what is written."""
         self._end_tasks()
         self.preview.close()
+        self.surfaces.close()
 
     def _end_tasks(self) -> None:
         for steps, _ in self._tasks:

@@ -17,6 +17,8 @@ PROMPT_ATTRIBUTE = "SegmentAnythingMed.prompt"
 
 _POINT_GLYPH_SCALE = 2.0
 _CURVE_GLYPH_SCALE = 0.7
+_BOX_HANDLE_SCALE = 1.4
+"""Half of Slicer's own, which hides the outline of a small structure."""
 
 
 class MarkupNodes:
@@ -121,5 +123,6 @@ def _style(node: vtkMRMLMarkupsNode, kind: MarkupKind) -> None:
     display.SetPropertiesLabelVisibility(False)
     if node.IsA("vtkMRMLMarkupsROINode"):
         display.SetFillVisibility(False)
+        display.SetInteractionHandleScale(_BOX_HANDLE_SCALE)
     if kind.is_locked:
         node.SetLocked(True)

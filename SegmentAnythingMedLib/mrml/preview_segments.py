@@ -35,6 +35,8 @@ class PreviewObject:
         (K, J, I) uint8, 1 where the object is; the voxels of the preview's segment themselves.
     object_box
         Covers all voxels that were ever 1.
+    slices_written
+        How often a slice was put.
     """
 
     def __init__(self, frame: VolumeFrame) -> None:
@@ -43,9 +45,11 @@ class PreviewObject:
         self._rows = [np.zeros(size, dtype=bool) for size in frame.local.size_ijk]
         self._oblique: dict[Plane, tuple[ObliqueSlices, np.ndarray]] = {}
         self.object_box = Box((0, 0, 0), (0, 0, 0))
+        self.slices_written = 0
 
     def write(self, slices: SliceGeometry, index: int, mask: np.ndarray) -> None:
         """Put a slice."""
+        self.slices_written += 1
         if slices.plane.axis is None:
             if slices.plane not in self._oblique:
                 self._oblique[slices.plane] = ObliqueSlices(slices), np.zeros(slices.count, dtype=bool)
