@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0"
 # These packages ask for more than their networks need (another torch, its image library): they come without.
-WITHOUT_DEPENDENCIES = ("torchvision", "segment-anything==1.0")
+WITHOUT_DEPENDENCIES = ("torchvision", "segment-anything==1.0", "timm==1.0.31")
 WITHOUT_ISOLATION = ("sam2==1.1.0",)
 MRML_TEST_TOOLS = ("pytest>=8", "pytest-xdist>=3.5")
 

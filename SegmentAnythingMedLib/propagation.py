@@ -121,6 +121,24 @@ def plan_passes(
     return passes
 
 
+def walled_off(
+    keys: Iterable[int], empty_keys: Iterable[int], first: int, last: int, direction: Direction
+) -> list[int]:
+    """Slices from ``first`` to ``last`` that the user's empty slices cut off from every key slice with the object.
+
+    An earlier propagation that ran over the object's end may have left outlines there; no pass of `plan_passes` goes
+    there to take them away. Only what lies behind an empty slice in a direction of travel counts.
+    """
+    keys, walls = set(keys), sorted({*keys, *empty_keys})
+    found = []
+    for index in range(first, last + 1):
+        below, above = [wall for wall in walls if wall < index][-1:], [wall for wall in walls if wall > index][:1]
+        behind = (below if 1 in direction.steps else []) + (above if -1 in direction.steps else [])
+        if index not in walls and behind and not keys & {*below, *above}:
+            found.append(index)
+    return found
+
+
 class Meeting:
     """Masks of the first pass between two key slices, kept until the opposite pass arrives and both are fused.
 

@@ -11,9 +11,11 @@ import numpy as np
 from SegmentAnythingMedLib.features import FeatureCache, StageTimes
 from SegmentAnythingMedLib.geometry import SliceGeometry, SliceKey
 from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
+from SegmentAnythingMedLib.memory.policies.multi_path import Policy as PathPolicy
 from SegmentAnythingMedLib.memory.policy import MemoryPolicy
 from SegmentAnythingMedLib.models.base import SliceModel
-from SegmentAnythingMedLib.propagation import Direction, Meeting, Pass, StopRule, plan_passes
+from SegmentAnythingMedLib.path_tracking import PathTracker
+from SegmentAnythingMedLib.propagation import Direction, Meeting, Pass, StopRule, plan_passes, walled_off
 from SegmentAnythingMedLib.slice_result import SliceResult
 from SegmentAnythingMedLib.tracked_object import TrackedObject
 from SegmentAnythingMedLib.tracking import Step, Tracker, make_context
@@ -92,19 +94,36 @@ class Propagator:
                     result = self._take(object_id, objects[object_id], index, found, tracker.run, meetings[object_id])
                     beyond = _beyond(tracker.run, index) if tracker.stopped else range(0)
                     yield progress.stamp(result, skipped=len(beyond))
+                    if tracker.stopped or index == tracker.run.last:
+                        for again in self._conclusions(object_id, objects[object_id], tracker):
+                            yield progress.stamp(again, counts=False)
                     for left in beyond:
                         if left in objects[object_id].tracked_on(self._slices.plane, self._time):
                             yield progress.stamp(self._clear(object_id, objects[object_id], left), counts=False)
 
+        for object_id, state in objects.items():
+            for left in self._left_over(state, memories[object_id]):
+                yield progress.stamp(self._clear(object_id, state, left), counts=False)
+
+    def _left_over(self, state: TrackedObject, memories: dict[int, MemoryEntry]) -> list[int]:
+        """Tracked slices behind a slice of which the user said that it is empty."""
+        course, tracked = self._course, state.tracked_on(self._slices.plane, self._time)
+        cut_off = walled_off(memories, self._empty_keys(state), course.first, course.last, course.direction)
+        return [index for index in cut_off if index in tracked]
+
+    def _empty_keys(self, state: TrackedObject) -> list[int]:
+        slots = state.key_slices(self._slices.plane, self._time)
+        return [index for index, slot in slots.items() if not slot.mask.any()]
+
     def _trackers(self, state: TrackedObject, memories: dict[int, MemoryEntry]) -> list[Tracker]:
         masks = {index: slot.mask for index, slot in state.key_slices(self._slices.plane, self._time).items()}
-        empty = [index for index, mask in masks.items() if not mask.any()]
         course = self._course
         capacity = course.policy.capacity(make_context(self._model, self._slices, course.first, 1))
         # Each direction starts from fresh tracking state, or one would attend to the other's masks.
         banks = {step: MemoryBank(memories, capacity) for step in course.direction.steps}
+        tracker = PathTracker if isinstance(course.policy, PathPolicy) else Tracker
         return [
-            Tracker(
+            tracker(
                 self._model,
                 course.policy,
                 self._slices,
@@ -114,7 +133,7 @@ class Propagator:
                 course.stop,
                 self._times,
             )
-            for run in plan_passes(memories, empty, course.first, course.last, course.direction)
+            for run in plan_passes(memories, self._empty_keys(state), course.first, course.last, course.direction)
         ]
 
     def _follow(self, tracker: Tracker, index: int) -> Step:
@@ -123,12 +142,23 @@ class Propagator:
             index, self._features.get(self._slices, index), lambda: self._features.get(self._slices, before)
         )
 
+    def _conclusions(self, object_id: int, state: TrackedObject, tracker: Tracker) -> Iterator[SliceResult]:
+        """Slices that the pass as a whole says otherwise; what was fused with the opposite pass stays."""
+        if self._is_fused(tracker.run):
+            return
+        for index, found in tracker.conclude():
+            if self._course.first <= index <= self._course.last:
+                yield self._take(object_id, state, index, found, tracker.run, Meeting())
+
+    def _is_fused(self, run: Pass) -> bool:
+        return self._course.direction is Direction.BOTH and run.other_key is not None
+
     def _take(
         self, object_id: int, state: TrackedObject, index: int, found: Step, run: Pass, meeting: Meeting
     ) -> SliceResult:
         """Write what a pass found; between two key slices fused with what the opposite pass found."""
         mask, final = found.mask, True
-        if self._course.direction is Direction.BOTH and run.other_key is not None:
+        if self._is_fused(run):
             fused = meeting.fuse(index, found.logits)
             final = fused is not None
             if fused is None:

@@ -10,8 +10,9 @@ import numpy as np
 from SegmentAnythingMedLib.features import StageTimes
 from SegmentAnythingMedLib.geometry import SliceGeometry
 from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
-from SegmentAnythingMedLib.memory.policy import MemoryPolicy, PolicyContext
-from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, Sized, SliceModel
+from SegmentAnythingMedLib.memory.outlines import box_mm, rivals
+from SegmentAnythingMedLib.memory.policy import Candidate, Likeness, MemoryPolicy, PolicyContext
+from SegmentAnythingMedLib.models.base import ComparingModel, Prediction, Recall, Recalled, Sized, SliceModel
 from SegmentAnythingMedLib.prompts import SlicePrompts
 from SegmentAnythingMedLib.propagation import Pass, StopRule, dice
 
@@ -40,6 +41,32 @@ class Step:
     presence: float
     overlap: float
     revived: Step | None = None
+
+
+@dataclass
+class TrackState:
+    """How far tracking has come; a fork of it can go another way.
+
+    Parameters
+    ----------
+    bank
+        Memories of the object in this direction: its key slices', and of slices tracked so far.
+    mask
+        (rows, columns) bool: the object on the slice passed before, at first on the key slice.
+    gone
+        Slices in a row on which the object is gone.
+    held
+        What was found on the slice passed before, if the object seemed gone there.
+    """
+
+    bank: MemoryBank
+    mask: np.ndarray
+    gone: int = 0
+    held: Step | None = None
+
+    def fork(self) -> TrackState:
+        """The same state, to go on from separately."""
+        return TrackState(self.bank.fork(), self.mask, self.gone, self.held)
 
 
 class Tracker:
@@ -77,57 +104,97 @@ class Tracker:
         self._model, self._policy, self._slices = model, policy, slices
         self._stop = stop if run.other_key is None else None
         self._times = times
-        self._bank = bank
-        self._previous_mask = key_mask
+        self._state = TrackState(bank, key_mask)
         self._key_area = int(np.count_nonzero(key_mask))
-        self._gone = 0
-        self._held: Step | None = None
 
     def step(self, index: int, features: Sized, features_before: Callable[[], Sized]) -> Step:
         """Predict a slice and remember it; ``features_before`` gives the slice passed before, if it is needed."""
-        context = make_context(self._model, self._slices, index, self.run.step, self._similarity)
+        context = self._context(index, features)
+        prediction = self._predict(self._state.bank, context, features)
+        if len(prediction.logits) > 1:
+            prediction = self._chosen(prediction, self._state.bank.noted(self._policy, context))
+        return self._settle(self._state, context, features, features_before, prediction)
+
+    def conclude(self) -> list[tuple[int, Step]]:
+        """Slices for which something else holds after all, now that the pass has ended."""
+        return []
+
+    def _context(self, index: int, features: Sized) -> PolicyContext:
+        context = make_context(self._model, self._slices, index, self.run.step)
+        if self._policy.wants_look and isinstance(self._model, ComparingModel):
+            context = replace(context, look=self._model.look(features))
+        return context
+
+    def _predict(self, bank: MemoryBank, context: PolicyContext, features: Sized) -> Prediction:
+        several = self._policy.wants_alternatives
         with self._times.measure("predict"):
-            prediction = self._model.predict(features, _NOTHING, self._bank.recall(self._policy, context))
+            return self._model.predict(features, _NOTHING, bank.recall(self._policy, context), None, several)
+
+    def _chosen(self, prediction: Prediction, context: PolicyContext) -> Prediction:
+        spacing = self._slices.spacing_mm
+        boxes = [box_mm(mask, spacing) for mask in prediction.masks]
+        candidates = [Candidate(float(q), box) for q, box in zip(prediction.quality, boxes, strict=True)]
+        return prediction.preferring(self._policy.choose(candidates, context))
+
+    def _settle(
+        self,
+        state: TrackState,
+        context: PolicyContext,
+        features: Sized,
+        features_before: Callable[[], Sized],
+        prediction: Prediction,
+    ) -> Step:
+        """Remember a prediction and judge whether the object is gone; the state moves on to this slice."""
         mask = prediction.masks[0]
-        area = int(np.count_nonzero(mask))
-        with self._times.measure("remember"):
-            memory = self._model.encode_memory(features, prediction, prompted=False)
+        entry = self._entry(context, features, prediction)
         gone = False
         if self._stop is not None:
-            around = self._round_trip(memory, features_before) if self._stop.round_trip > 0 else 1.0
+            around = self._round_trip(state, entry.memory, features_before) if self._stop.round_trip > 0 else 1.0
+            area = int(np.count_nonzero(mask))
             gone = self._stop.is_gone(prediction.presence, area, self._key_area, around)
-            self._gone = self._gone + 1 if gone else 0
-            self.stopped = self._gone >= self._stop.absent_slices
-        row_mm, column_mm = self._slices.spacing_mm
-        quality = float(prediction.quality[0])
-        self._bank.remember(MemoryEntry(index, memory, False, prediction.presence, quality, area * row_mm * column_mm))
-        found = Step(prediction.logits[0], mask, quality, prediction.presence, dice(mask, self._previous_mask))
-        revived, self._held = (None if gone else self._held), None
-        self._previous_mask = mask
+            state.gone = state.gone + 1 if gone else 0
+            self.stopped = state.gone >= self._stop.absent_slices
+        state.bank.remember(entry)
+        found = Step(prediction.logits[0], mask, entry.quality, prediction.presence, dice(mask, state.mask))
+        revived, state.held = (None if gone else state.held), None
+        state.mask = mask
         if gone and prediction.presence < 0:
-            self._held = found
+            state.held = found
             return replace(found, mask=np.zeros_like(mask))
         return replace(found, revived=revived)
 
-    def _round_trip(self, memory: Sized, features_before: Callable[[], Sized]) -> float:
+    def _entry(self, context: PolicyContext, features: Sized, prediction: Prediction) -> MemoryEntry:
+        mask, spacing = prediction.masks[0], self._slices.spacing_mm
+        with self._times.measure("remember"):
+            memory = self._model.encode_memory(features, prediction, prompted=False)
+        return MemoryEntry(
+            context.index,
+            memory,
+            False,
+            prediction.presence,
+            float(prediction.quality[0]),
+            float(np.count_nonzero(mask)) * spacing[0] * spacing[1],
+            box_mm(mask, spacing),
+            rivals(prediction.masks, spacing) if len(prediction.logits) > 1 else (),
+            context.look,
+        )
+
+    def _round_trip(self, state: TrackState, memory: Sized, features_before: Callable[[], Sized]) -> float:
         """Dice between the slice passed before and the same slice predicted back from this one alone."""
         recall = Recall((Recalled(memory, 0, 1),), (Recalled(memory, 0, 1),))
         back = self._model.predict(features_before(), _NOTHING, recall)
-        return dice(back.masks[0], self._previous_mask)
-
-    def _similarity(self, a: MemoryEntry, b: MemoryEntry) -> float:
-        return self._model.similarity(a.memory, b.memory)
+        return dice(back.masks[0], state.mask)
 
 
-def make_context(
-    model: SliceModel,
-    slices: SliceGeometry,
-    index: int,
-    direction: int,
-    similarity: Callable[[MemoryEntry, MemoryEntry], float] | None = None,
-) -> PolicyContext:
-    """The policy's view of a slice; memory sizes come from the model's card."""
+def make_context(model: SliceModel, slices: SliceGeometry, index: int, direction: int) -> PolicyContext:
+    """The policy's view of a slice; memory sizes come from the model's card, similarities from the model."""
     options = model.card.options
+
+    def compare(a: MemoryEntry, b: MemoryEntry, likeness: Likeness) -> float:
+        if isinstance(model, ComparingModel):
+            return model.compare(a.memory, b.memory, likeness.value)
+        return model.similarity(a.memory, b.memory)
+
     return PolicyContext(
         index,
         direction,
@@ -135,7 +202,7 @@ def make_context(
         slices.thickness_mm,
         int(options.get("memory_slots", 7)),
         int(options.get("max_pointers", 16)),
-        similarity,
+        compare,
     )
 
 

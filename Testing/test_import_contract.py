@@ -14,16 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 FOUNDATION = {
-    "errors",
-    "geometry",
-    "volume",
-    "windowing",
-    "prompts",
-    "rasterize",
-    "resources",
-    "replacing",
-    "free_memory",
-}
+    "errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing", "free_memory",
+    "voxel_block",
+}  # fmt: skip
 MODEL_PARTS = {
     "models.base",
     "models.card",
@@ -32,7 +25,17 @@ MODEL_PARTS = {
     "models.device",
     "models.networks",
 }
-SESSION = {"features", "tracked_object", "tracking", "propagation", "propagator", "slice_result", "session"}
+SESSION = {
+    "features",
+    "tracked_object",
+    "tracking",
+    "path_tracking",
+    "propagation",
+    "propagator",
+    "slice_result",
+    "session",
+    "through_time",
+}
 PREVIEW = {"preview", "preview_panels", "preview_surface"}
 PHANTOM = {"phantom", "phantom_anatomy", "phantom_imaging", "phantom_shapes"}
 
@@ -45,6 +48,7 @@ ALLOWED = {
     "prompts": {"errors", "geometry"},
     "rasterize": set(),
     "replacing": {"errors"},
+    "voxel_block": set(),
     "resources": {"errors"},
     "prompts_file": FOUNDATION,
     "io": FOUNDATION | {"io"},
@@ -55,16 +59,20 @@ ALLOWED = {
     "models.preprocess": {"errors", "models.base"},
     "models.registry": FOUNDATION | {"models.base", "models.card"},
     "models.networks": {"errors", "models.networks"},
+    "models.edgetam": FOUNDATION | MODEL_PARTS | {"models.sam2"},
     "models": FOUNDATION | MODEL_PARTS,
     "memory.policies": {"memory"},
     "memory": {"errors", "memory", "models.base"},
     "features": FOUNDATION | {"models.base"},
     "mrml": FOUNDATION | {"prompts_file", "slice_result", "models.registry", "models.card", "worker", "mrml"},
     "panel": FOUNDATION | {"mrml", "panel", "models.registry", "models.card"},
-    "web": FOUNDATION | {"mrml", "panel", "worker.client", "io", "phantom", "models.registry", "models.card", "web"},
+    "web": FOUNDATION
+    | {"mrml", "panel", "worker.client", "worker.environment", "io", "models.registry", "models.card", "web"}
+    | {"prompts_file", "memory.policies"},
     "finetune": FOUNDATION | {"finetune", "benchmark", "io", "models"},
     "worker.messages": FOUNDATION | {"prompts_file", "worker"},
     "worker.client": FOUNDATION | {"prompts_file", "worker"},
+    "worker.time_command": FOUNDATION | {"prompts_file", "worker"},
     "worker": FOUNDATION | SESSION | {"prompts_file", "memory", "models.base", "models.registry", "worker"},
 }
 ALLOWED |= dict.fromkeys(PREVIEW, FOUNDATION | PREVIEW)

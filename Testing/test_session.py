@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from SegmentAnythingMedLib.errors import GeometryError, PromptError
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry, VolumeGeometry
 from SegmentAnythingMedLib.models.base import Prediction
-from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
+from SegmentAnythingMedLib.prompts import BoxPrompt, MaskPrompt, PointPrompt
 from SegmentAnythingMedLib.propagation import StopRule, dice
 from SegmentAnythingMedLib.session import VolumeSession
 from SegmentAnythingMedLib.volume import Volume
@@ -343,8 +343,13 @@ def test_oblique_propagation_leaves_no_holes() -> None:
     index = int(round(float(center[0])))
     point = session.slices(plane).ijk_from_pixels(index, center[1])
     session.segment_slice(1, session.add_prompt(1, PointPrompt(tuple(point), plane=plane)))
-    list(session.propagate(plane=plane))
+    told = np.zeros((40, 40, 40), dtype=bool)
+    for result in session.propagate(plane=plane):
+        session.slices(plane).paste(result.mask, result.key.index, told)
     assert dice(session.labelmap(1), ball) > 0.97
+    key = session.slice_key(plane, index)
+    session.slices(plane).paste(session.mask_on(1, key), index, told)
+    np.testing.assert_array_equal(told, session.labelmap(1))  # who follows the results has the same voxels
 
 
 def test_volumes_of_one_slice_propagate_to_nothing() -> None:
@@ -404,3 +409,33 @@ def test_the_memory_bank_does_not_grow_with_the_volume() -> None:
     run(session)
     assert max(len(recall.memories) for recall in session.model.recalls) == 7
     assert max(len(recall.pointers) for recall in session.model.recalls) == 16
+
+
+def test_an_empty_slice_after_an_over_run_takes_away_what_lies_behind_it(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    run(session)
+    key = session.add_prompt(1, MaskPrompt(np.zeros((24, 30), bool), 12, K))
+    session.segment_slice(1, key)
+    cleared = [result.key.index for result in session.repropagate(1, key) if result.cleared]
+    assert cleared == [13, 14, 15, 16, 17], "also the two empty slices at which the over-run had stopped"
+    assert set(np.flatnonzero(session.labelmap(1).any(axis=(1, 2)))) == set(range(4, 12))
+
+
+def test_an_empty_slice_between_two_outlined_ones_takes_nothing_away(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(6)))
+    session.segment_slice(1, session.add_prompt(1, box_on(14)))
+    run(session)
+    key = session.add_prompt(1, MaskPrompt(np.zeros((24, 30), bool), 10, K))
+    session.segment_slice(1, key)
+    assert not [result for result in session.repropagate(1, key) if result.cleared]
+    assert set(np.flatnonzero(session.labelmap(1).any(axis=(1, 2)))) == {*range(4, 10), *range(11, 16)}
+
+
+def test_forward_propagation_leaves_what_lies_behind_an_empty_slice_below(session: VolumeSession) -> None:
+    session.segment_slice(1, session.add_prompt(1, box_on(9)))
+    run(session)
+    session.segment_slice(1, session.add_prompt(1, MaskPrompt(np.zeros((24, 30), bool), 6, K)))
+    run(session, direction="forward")
+    assert set(np.flatnonzero(session.labelmap(1).any(axis=(1, 2)))) == {4, 5, *range(7, 16)}
+    run(session, direction="backward")
+    assert set(np.flatnonzero(session.labelmap(1).any(axis=(1, 2)))) == set(range(7, 16))

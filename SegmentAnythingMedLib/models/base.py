@@ -75,11 +75,15 @@ class Recall:
         Slices of which only the object's summary is wanted (SAM 2's object pointers); may repeat ``memories``.
     pointer_span
         Distance that the time encoding of pointers is normalised by.
+    short
+        A second, shorter look back: a model with memory attention attends to it on its own and goes on with the mean
+        of both results. Others need not read it; its slices are among ``memories``.
     """
 
     memories: tuple[Recalled, ...] = ()
     pointers: tuple[Recalled, ...] = ()
     pointer_span: int = 15
+    short: Recall | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -173,6 +177,17 @@ class SliceModel(Protocol):
 
     def similarity(self, a: Sized, b: Sized) -> float:
         """How alike two memories are, -1 to 1; for policies that prune or diversify."""
+
+
+@runtime_checkable
+class ComparingModel(Protocol):
+    """What a slice model may offer beside: several ways to compare memories, and what a slice looks like."""
+
+    def compare(self, a: Sized, b: Sized, likeness: str) -> float:
+        """How alike two memories are by one of the ways of `memory.policy.Likeness`."""
+
+    def look(self, features: Sized) -> np.ndarray:
+        """(D,) float32 of length 1: what a slice looks like, whatever object is asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ benchmarks of speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from SegmentAnythingMedLib.models.conversion import convert
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, read_checkpoint
 from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, ImageFeatures, Sam2Config, Sam2Network
+from SegmentAnythingMedLib.models.networks.short_long_network import ShortLongNetwork, is_short_long
 from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
@@ -45,7 +46,7 @@ class Sam2Features:
 
 @dataclass(frozen=True, eq=False)
 class Sam2Memory:
-    """What is remembered of a slice: (1, 64, S/16, S/16) map and (1, 256) object pointer."""
+    """What is remembered of a slice: (1, 64, S/16, S/16) map, for EdgeTAM (1, 64, 512), and (1, 256) object pointer."""
 
     map: Tensor
     pointer: Tensor
@@ -81,11 +82,12 @@ class Sam2Prompts:
 
 @dataclass(frozen=True, eq=False)
 class Sam2Recall:
-    """Memories and pointers of B objects: (map, slot) and (pointer, distance) pairs."""
+    """Memories and pointers of B objects: (map, slot) and (pointer, distance) pairs; ``short`` as in `Recall`."""
 
     maps: tuple[tuple[Tensor, int], ...] = ()
     pointers: tuple[tuple[Tensor, float], ...] = ()
     pointer_span: int = 15
+    short: Sam2Recall | None = None
 
 
 class Sam2Model:
@@ -167,7 +169,7 @@ class Sam2Model:
         network = self.network
         if prompts.mask is not None:
             return network.use_mask_as_output(features, prompts.mask)
-        embedding = network.condition(features.embedding, memories.maps, memories.pointers, memories.pointer_span)
+        embedding = self._conditioned(features.embedding, memories)
         if prompts.points is None:
             encoded = network.encode_no_clicks(len(embedding), prompts.previous)
         else:
@@ -187,6 +189,23 @@ class Sam2Model:
         """Mean cosine of two memory maps over their cells, in float32."""
         return float(functional.cosine_similarity(a.map.float(), b.map.float(), dim=1).mean())
 
+    def compare(self, a: Sam2Memory, b: Sam2Memory, likeness: str) -> float:
+        """See `ComparingModel`; ``stored`` sums in the memories' own precision and over their cells in their order,
+        the others are means in float32."""
+        x, y = a.map.flatten(2), b.map.flatten(2)
+        if likeness == "stored":
+            x, y = x.permute(2, 0, 1), y.permute(2, 0, 1)
+            return float(torch.sum(torch.cosine_similarity(x, y, dim=-1)))
+        if likeness == "channels":
+            return float(functional.cosine_similarity(x.float(), y.float(), dim=2).mean())
+        if likeness == "whole":
+            return float(functional.cosine_similarity(x.float().flatten(1), y.float().flatten(1), dim=1).mean())
+        return self.similarity(a, b)
+
+    def look(self, features: Sam2Features) -> np.ndarray:
+        """(C * S/16 * S/16,) the image embedding, not conditioned, scaled to length 1."""
+        return functional.normalize(features.maps.embedding.float().flatten(), dim=0).cpu().numpy()
+
     def tensors(self, prompts: SlicePrompts, placement: Placement, previous: Prediction | None) -> Sam2Prompts:
         """Prompts of one object on a slice as tensors; box corners come before clicks."""
         prompts = convert(prompts, self.card.prompts, placement.shape)
@@ -202,6 +221,16 @@ class Sam2Model:
             return Sam2Prompts(previous=given)
         xy = torch.from_numpy(placement.model_xy(np.concatenate(points)).astype(np.float32))[None]
         return Sam2Prompts(xy.to(self.device), torch.from_numpy(np.concatenate(labels))[None].to(self.device), given)
+
+    def _conditioned(self, embedding: Tensor, memories: Sam2Recall) -> Tensor:
+        """The embedding after memory attention; where there is a second look back, fused as trained or their mean."""
+        long = self.network.condition(embedding, memories.maps, memories.pointers, memories.pointer_span)
+        short = memories.short
+        if short is None:
+            return long
+        if isinstance(self.network, ShortLongNetwork):
+            return self.network.condition_twice(long, embedding, short.maps, short.pointers, short.pointer_span)
+        return (long + self._conditioned(embedding, short)) / 2
 
     def _previous_logits(self, previous: Prediction | None, placement: Placement) -> Tensor | None:
         if previous is None:
@@ -254,30 +283,43 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
     if promised is not None and promised != config:
         raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
     with torch.device("meta"):
-        network = Sam2Network(config)
+        network = ShortLongNetwork(config) if is_short_long(state) else Sam2Network(config)
     load_strictly(network, state, weights.name)
     return network
 
 
 def _random_network(card: ModelCard, settings: Mapping[str, object]) -> Sam2Network:
     config = _config(card, settings)
-    if config is None or "random_seed" not in settings:
-        raise ModelFileError(f"Model {card.name!r} has neither weights nor a random seed.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(settings["random_seed"]))
+    with random_weights(card, settings if config else {}):
         return Sam2Network(config)
 
 
-def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
-    """Raise `ModelFileError` for an input size or options that no SAM 2 has."""
-    if not 0 < card.input_size <= _LARGEST_INPUT or card.input_size % 32:
+@contextmanager
+def random_weights(card: ModelCard, settings: Mapping[str, object]) -> Iterator[None]:
+    """A network built within has the weights of the option ``random_seed``; without it, `ModelFileError`."""
+    if "random_seed" not in settings:
+        raise ModelFileError(f"Model {card.name!r} has neither weights nor a random seed.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(settings["random_seed"]))
+        yield
+
+
+def check_numbers(card: ModelCard, settings: Mapping[str, object], multiple: int = 32) -> None:
+    """Raise `ModelFileError` for an input size that is not a ``multiple``, or options that are no whole numbers."""
+    if not 0 < card.input_size <= _LARGEST_INPUT or card.input_size % multiple:
         raise ModelFileError(
-            f"Model {card.name!r}: input_size must be a multiple of 32 up to {_LARGEST_INPUT}, got {card.input_size}."
+            f"Model {card.name!r}: input_size must be a multiple of {multiple} up to {_LARGEST_INPUT}, "
+            f"got {card.input_size}."
         )
     for key in ("random_seed", "memory_slots", "max_pointers"):
         value = settings.get(key, 1)
         if not isinstance(value, int) or not 0 <= value < 1 << 63:
             raise ModelFileError(f"Model {card.name!r}: the option {key} must be a whole number, got {value!r}.")
+
+
+def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
+    """Raise `ModelFileError` for an input size or options that no SAM 2 has."""
+    check_numbers(card, settings)
     try:
         _config(card, settings)
     except ValueError as error:
@@ -299,4 +341,5 @@ def _tensors_of(recall: Recall) -> Sam2Recall:
         tuple((recalled.memory.map, recalled.slot) for recalled in recall.memories),
         tuple((recalled.memory.pointer, float(recalled.distance)) for recalled in recall.pointers),
         recall.pointer_span,
+        None if recall.short is None else _tensors_of(recall.short),
     )

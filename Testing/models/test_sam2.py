@@ -24,6 +24,7 @@ from SegmentAnythingMedLib.models.registry import ModelRegistry  # noqa: E402
 from SegmentAnythingMedLib.prompts import PointPrompt, SlicePrompts  # noqa: E402
 from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
 from SegmentAnythingMedLib.volume import Volume  # noqa: E402
+from Testing.models import small_edgetam  # noqa: E402
 
 SMALL = Sam2Config(
     HieraConfig(dim=8, heads=1, blocks=(1, 1, 2, 1), global_blocks=(3,)),
@@ -46,10 +47,11 @@ BOX = SlicePrompts(box_rc=(2, 3, 20, 30))
 CLICK = SlicePrompts(np.array([[10.0, 12.0]]), np.array([True]))
 
 
-@pytest.fixture(scope="module")
-def model() -> sam2.Sam2Model:
+@pytest.fixture(scope="module", params=["sam2", "edgetam"])
+def model(request: pytest.FixtureRequest) -> sam2.Sam2Model:
+    """Both families: EdgeTAM is SAM 2 with another trunk and smaller memories."""
     torch.manual_seed(0)
-    network = Sam2Network(SMALL)
+    network = Sam2Network(SMALL) if request.param == "sam2" else small_edgetam.small_network()
     with torch.no_grad():
         network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
     return sam2.Sam2Model(CARD, network.eval())

@@ -9,33 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from SegmentAnythingMedLib.memory.policy import PolicyContext, Selection
+from SegmentAnythingMedLib.memory.choosing import Passed, pointer_count, recent_pointers
+from SegmentAnythingMedLib.memory.policy import MemoryPolicy, PolicyContext, Selection
 
 if TYPE_CHECKING:
     from SegmentAnythingMedLib.memory.bank import MemoryEntry
 
 
 @dataclass(frozen=True)
-class Policy:
-    """Recency, without parameters."""
+class Policy(MemoryPolicy):
+    """Recency, without settings."""
 
-    name: str = "recent"
+    name: ClassVar[str] = "recent"
+    sentence: ClassVar[str] = "Looks back at all key slices and at the six slices just passed, as SAM 2 does."
 
     def select(self, entries: Sequence[MemoryEntry], context: PolicyContext) -> Selection:
-        keys = sorted(entry.index for entry in entries if entry.prompted)
-        tracked = {context.distance(entry.index): entry.index for entry in entries if not entry.prompted}
-        recent = [distance for distance in range(context.memory_slots - 1, 0, -1) if distance in tracked]
-        pointer_count = min(context.slice_count, context.max_pointers)
-        passed = [index for index in keys if context.distance(index) >= 0]
-        followed = [tracked[distance] for distance in range(1, pointer_count) if distance in tracked]
+        passed = Passed.of(entries, context)
+        keys = passed.key_indices
+        near = [entry.index for entry in passed.tracked if context.distance(entry.index) < context.memory_slots]
+        behind = tuple(index for index in keys if context.distance(index) >= 0)
+        count = pointer_count(context)
         return Selection(
-            memories=(*keys, *(tracked[distance] for distance in recent)),
-            slots=(*(0 for _ in keys), *recent),
-            pointers=(*passed, *followed)[: max(pointer_count, len(passed))],
-            pointer_span=max(pointer_count - 1, 1),
+            memories=(*keys, *reversed(near)),
+            slots=(*(0 for _ in keys), *(context.distance(index) for index in reversed(near))),
+            pointers=(*behind, *recent_pointers(passed, context))[: max(count, len(behind))],
+            pointer_span=max(count - 1, 1),
         )
-
-    def capacity(self, context: PolicyContext) -> int | None:
-        return max(context.memory_slots, context.max_pointers)

@@ -30,6 +30,10 @@ class HieraConfig:
         """Channels of each stage, finest first."""
         return (self.dim, self.dim * 2, self.dim * 4, self.dim * 8)
 
+    def build(self) -> Hiera:
+        """A trunk of this shape."""
+        return Hiera(self)
+
 
 HIERA_SIZES: Mapping[str, HieraConfig] = MappingProxyType(
     {

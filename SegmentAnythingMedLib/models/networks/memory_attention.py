@@ -31,9 +31,10 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.cat([torch.softmax(rows @ turned, dim=-1) @ value for rows in chunks], dim=1)
 
 
-def _halves(x: Tensor) -> Tensor:
-    """Even channels first, then odd ones."""
-    return torch.cat([x[..., 0::2], x[..., 1::2]], dim=-1)
+def _in_halves(linear: nn.Linear, x: Tensor) -> Tensor:
+    """The layer's even output channels first, then the odd ones; its rows are reordered, which are few."""
+    weight, bias = (torch.cat([part[0::2], part[1::2]]) for part in (linear.weight, linear.bias))
+    return functional.linear(x, weight, bias)
 
 
 class RotaryAttention(nn.Module):
@@ -46,18 +47,22 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(memory_dim, dim)
         self.out_proj = nn.Linear(dim, dim)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation, maps: int) -> Tensor:
-        """Attend; the first `maps * len(cos)` keys are whole maps and are rotated like the queries.
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, rotation: Rotation, key_rotation: Rotation, maps: int
+    ) -> Tensor:
+        """Attend; the first `maps * N` keys are whole maps of N tokens, each rotated by `key_rotation`.
 
         Parameters
         ----------
         query : (B, HW, C)
-        key, value : (B, maps * HW + P, memory_dim)
+        key, value : (B, maps * N + P, memory_dim)
+        rotation, key_rotation : of the HW queries and of the N tokens of a map
         """
-        cells = len(rotation[0])
-        q = rotate(_halves(self.q_proj(query)), *rotation)
-        placed, unplaced = _halves(self.k_proj(key)).split([maps * cells, key.shape[1] - maps * cells], dim=1)
-        placed = rotate(placed.unflatten(1, (maps, cells)), *rotation).flatten(1, 2)
+        cells = len(key_rotation[0])
+        q = rotate(_in_halves(self.q_proj, query), *rotation)
+        k = _in_halves(self.k_proj, key)
+        placed, unplaced = k.split([maps * cells, key.shape[1] - maps * cells], dim=1)
+        placed = rotate(placed.unflatten(1, (maps, cells)), *key_rotation).flatten(1, 2)
         k = torch.cat([placed, unplaced], dim=1)
         return self.out_proj(self.v_proj(_attend(q, k, value.to(q.dtype))))
 
@@ -73,10 +78,12 @@ class _Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor, rotation: Rotation, maps: int) -> Tensor:
+    def forward(
+        self, x: Tensor, key: Tensor, value: Tensor, rotation: Rotation, key_rotation: Rotation, maps: int
+    ) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.self_attn(normed, normed, normed, rotation, maps=1)
-        x = x + self.cross_attn_image(self.norm2(x), key, value, rotation, maps)
+        x = x + self.self_attn(normed, normed, normed, rotation, rotation, maps=1)
+        x = x + self.cross_attn_image(self.norm2(x), key, value, rotation, key_rotation, maps)
         return x + self.linear2(functional.relu(self.linear1(self.norm3(x))))
 
 
@@ -88,15 +95,18 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(_Layer(dim, memory_dim, mlp_dim) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, embedding: Tensor, memory: Tensor, memory_position: Tensor, maps: int) -> Tensor:
+    def forward(
+        self, embedding: Tensor, memory: Tensor, memory_position: Tensor, maps: int, memory_rotation: Rotation
+    ) -> Tensor:
         """Condition B embeddings.
 
         Parameters
         ----------
         embedding : (B, C, H, W)
-        memory : (B, maps * H * W + P, memory_dim), tokens of `maps` spatial memories, then P pointer tokens
-        memory_position : (B or 1, maps * H * W + P, memory_dim), added to the keys
+        memory : (B, maps * N + P, memory_dim), the N tokens of each of `maps` spatial memories, then P pointer tokens
+        memory_position : (B or 1, maps * N + P, memory_dim), added to the keys
         maps : number of spatial memories
+        memory_rotation : rotary encoding (N, C / 2) of one memory's keys
 
         Returns
         -------
@@ -108,5 +118,5 @@ class MemoryAttention(nn.Module):
         rotation = rotary_tables(channels, height, width, embedding.device)
         key = memory + memory_position
         for layer in self.layers:
-            x = layer(x, key, memory, rotation, maps)
+            x = layer(x, key, memory, rotation, memory_rotation, maps)
         return self.norm(x).transpose(1, 2).unflatten(2, (height, width))

@@ -43,7 +43,9 @@ class _ConvNextBlock(nn.Module):
         return x + change.permute(0, 3, 1, 2)
 
 
-class _Fuser(nn.Module):
+class Fuser(nn.Module):
+    """ConvNeXt blocks on (B, C, H, W)."""
+
     def __init__(self, dim: int, depth: int = 2) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_ConvNextBlock(dim) for _ in range(depth))
@@ -61,7 +63,7 @@ class MemoryEncoder(nn.Module):
         super().__init__()
         self.mask_downsampler = _MaskDownsampler(dim)
         self.pix_feat_proj = nn.Conv2d(dim, dim, kernel_size=1)
-        self.fuser = _Fuser(dim)
+        self.fuser = Fuser(dim)
         self.out_proj = nn.Conv2d(dim, memory_dim, kernel_size=1)
 
     def forward(self, embedding: Tensor, mask: Tensor) -> Tensor:

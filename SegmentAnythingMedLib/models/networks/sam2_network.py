@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .fpn import ImageEncoder
-from .hiera import HIERA_SIZES, Hiera, HieraConfig
-from .layers import MLP, sine_encoding_1d, sine_encoding_2d
+from .hiera import HIERA_SIZES, HieraConfig
+from .layers import MLP, rotary_tables, sine_encoding_1d, sine_encoding_2d
 from .mask_decoder import MaskDecoder, pick
-from .memory_attention import MemoryAttention
+from .memory_attention import MemoryAttention, Rotation
 from .memory_encoder import MemoryEncoder
 from .prompt_encoder import PromptEmbedding, PromptEncoder
 
@@ -152,7 +152,7 @@ class Sam2Network(nn.Module):
         super().__init__()
         self.config = config
         dim, memory_dim = config.dim, config.memory_dim
-        self.image_encoder = ImageEncoder(Hiera(config.trunk), config.trunk.dims, dim)
+        self.image_encoder = ImageEncoder(config.trunk.build(), config.trunk.dims, dim)
         self.sam_prompt_encoder = PromptEncoder(dim, config.image_size)
         self.sam_mask_decoder = MaskDecoder(dim, config.decoder_heads, config.mlp_dim, config.dynamic_multimask)
         self.memory_attention = MemoryAttention(dim, memory_dim, config.mlp_dim, config.memory_layers)
@@ -304,25 +304,50 @@ class Sam2Network(nn.Module):
         -------
         (B or 1, C, S/16, S/16)
         """
+        attention, times = self.memory_attention, self.maskmem_tpos_enc
+        return self._look_back(attention, times, embedding, memories, pointers, pointer_range)
+
+    def _look_back(
+        self,
+        attention: MemoryAttention,
+        slot_times: Tensor,
+        embedding: Tensor,
+        memories: Sequence[tuple[Tensor, int]],
+        pointers: Sequence[tuple[Tensor, float]],
+        pointer_range: int | None,
+    ) -> Tensor:
+        """`condition` with a memory attention and its table of time encodings."""
         if not memories:
             return embedding + self.no_mem_embed.view(1, -1, 1, 1)
         for _, slot in memories:
             if not 0 <= slot < self.config.memory_slots:
                 raise ValueError(f"time slots must be 0 to {self.config.memory_slots - 1}, got {slot}.")
         maps, dtype = len(memories), embedding.dtype
-        grid = sine_encoding_2d(self.config.memory_dim, *embedding.shape[2:], embedding.device).flatten(2).mT
+        grid = self.memory_position(*embedding.shape[2:])
         tokens = [memory.to(dtype).flatten(2).mT for memory, _ in memories]
         # Row d - 1 of the table is the slice at distance d; prompted slices have the last row, -1.
-        positions = [grid + self.maskmem_tpos_enc[slot - 1] for _, slot in memories]
+        positions = [grid + slot_times[slot - 1] for _, slot in memories]
         if pointers:
             split = self.config.dim // self.config.memory_dim
             stacked = torch.stack([pointer for pointer, _ in pointers], dim=1)
             tokens.append(stacked.to(dtype).unflatten(2, (split, -1)).flatten(1, 2))
             times = self._pointer_times([distance for _, distance in pointers], pointer_range)
             positions.append(times.repeat_interleave(split, dim=0)[None])
-        return self.memory_attention(
-            embedding.expand(len(tokens[0]), -1, -1, -1), torch.cat(tokens, dim=1), torch.cat(positions, dim=1), maps
+        return attention(
+            embedding.expand(len(tokens[0]), -1, -1, -1),
+            torch.cat(tokens, dim=1),
+            torch.cat(positions, dim=1),
+            maps,
+            self.memory_rotation(*embedding.shape[2:]),
         )
+
+    def memory_position(self, height: int, width: int) -> Tensor:
+        """Position encodings (1, N, memory_dim) of the N tokens of one memory of an embedding's height and width."""
+        return sine_encoding_2d(self.config.memory_dim, height, width, self.no_mem_embed.device).flatten(2).mT
+
+    def memory_rotation(self, height: int, width: int) -> Rotation:
+        """Rotary encoding of the keys of one memory's tokens."""
+        return rotary_tables(self.config.dim, height, width, self.no_mem_embed.device)
 
     def _pointer_times(self, distances: Sequence[float], pointer_range: int | None) -> Tensor:
         """Position encodings (P, memory_dim) of object pointers; zeros before SAM 2.1."""
