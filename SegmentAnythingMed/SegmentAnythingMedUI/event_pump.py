@@ -63,6 +63,4 @@ class EventPump:
 
 def is_busy(controller: Controller) -> bool:
     """Whether answers of the worker or steps of writing are waited for."""
-    proposals = controller.proposals
-    is_writing = proposals is not None and proposals.is_writing
-    return bool(controller.link.jobs) or controller.outlining.is_busy or is_writing
+    return bool(controller.link.jobs) or controller.outlining.is_busy or controller.is_writing

@@ -9,6 +9,7 @@ import slicer
 
 from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.mrml.controller_states import State
+from SegmentAnythingMedLib.mrml.scene import has_voxels
 from SegmentAnythingMedLib.panel.actions import BY_NAME, perform
 from SegmentAnythingMedLib.panel.content import content_of
 from SegmentAnythingMedUI.alignment import Alignment
@@ -236,7 +237,7 @@ class Panel:
         """Begin with the volume that the views show, unless the user emptied the selector."""
         if self.controller.volume is None and not self.inputs.is_emptied_by_user:
             volume = shown_volume(self.controller.scene)
-            if volume is not None and volume.GetImageData() is not None:
+            if volume is not None and has_voxels(volume):
                 self.controller.set_volume(volume, self.parameters.channels())
 
     def _fold_noter(self, role: str) -> object:

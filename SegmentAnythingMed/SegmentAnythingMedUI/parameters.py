@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 MODULE = "SegmentAnythingMed"
 
+_CLASSES = {
+    "volume": "vtkMRMLScalarVolumeNode",
+    "channel1": "vtkMRMLScalarVolumeNode",
+    "channel2": "vtkMRMLScalarVolumeNode",
+    "segmentation": "vtkMRMLSegmentationNode",
+    "roi": "vtkMRMLMarkupsROINode",
+}
+
 
 class Parameters:
     """Typed access to a parameter node; writes only what changed, so that nobody is told of nothing.
@@ -25,8 +33,9 @@ class Parameters:
         self.raw = node
 
     def node(self, role: str) -> vtkMRMLNode | None:
-        """The node in a role: ``volume``, ``segmentation``, ``channel1``, ``channel2`` or ``roi``."""
-        return self.raw.GetNodeReference(role)
+        """The node in a role of `_CLASSES`, such as ``volume``; None where it is missing or of another class."""
+        found = self.raw.GetNodeReference(role)
+        return found if found is not None and found.IsA(_CLASSES[role]) else None
 
     def set_node(self, role: str, node: vtkMRMLNode | None) -> None:
         """Put a node into a role; None empties it."""
@@ -45,8 +54,10 @@ class Parameters:
 
     def number(self, name: str) -> int | None:
         """A stored whole number, or None."""
-        text = self.text(name)
-        return int(text) if text.lstrip("-").isdigit() else None
+        try:
+            return int(self.text(name))
+        except ValueError:
+            return None
 
     def set_number(self, name: str, value: int | None) -> None:
         """Store a whole number; None takes it away."""

@@ -99,8 +99,8 @@ def acceptance(result: dict[str, Any]) -> list[Line]:
             worst = max(phases, key=lambda phase, key=longest: phase[key])
             count = sum(phase[over] for phase in phases)
             figures = f"{worst[longest]:.0f} ms in {worst['phase']!r}; {count} of {_calls(phases)} calls over"
-            figures += "" if is_judged else f"; not judged at load average {result['machine'][case]['load']}"
-            lines.append(Line(f"{case}: {text}", not count or not is_judged, figures))
+            figures += "" if is_judged else f"; load average {result['machine'][case]['load']}"
+            lines.append(Line(f"{case}: {text}", not count or not is_judged, figures, is_judged))
     return lines
 
 

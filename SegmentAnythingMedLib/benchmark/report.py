@@ -26,14 +26,16 @@ SLICE_COLUMNS = {
 
 @dataclass(frozen=True)
 class Line:
-    """Something that must hold, with its figures."""
+    """Something that must hold, with its figures; ``is_judged`` False where this run could not tell."""
 
     text: str
     holds: bool
     figures: str
+    is_judged: bool = True
 
     def __str__(self) -> str:
-        return f"{'ok' if self.holds else 'FAILS'}: {self.text} ({self.figures})"
+        verdict = ("ok" if self.holds else "FAILS") if self.is_judged else "not judged"
+        return f"{verdict}: {self.text} ({self.figures})"
 
 
 def headline_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from SegmentAnythingMedLib.mrml.controller_range import Ranging
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.controller_states import Signal, State
 from SegmentAnythingMedLib.mrml.controller_work import told
+from SegmentAnythingMedLib.mrml.scene import has_voxels
 from SegmentAnythingMedLib.mrml.sequences import current_time
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Controller(Ranging):
             self.send(Signal.CLOSED)
             self.tell("Choose a volume.")
             return
-        if node.GetImageData() is None:
+        if not has_voxels(node):
             self.volume, self._watch.volumes = None, ()
             self.link.set_volume(())
             self.send(Signal.CLOSED)
@@ -110,17 +111,17 @@ class Controller(Ranging):
     @told
     def set_window(self, name: str) -> None:
         """Choose what the model sees as black and white: a preset, ``WIDTH/LEVEL`` or ``display``, as it is shown."""
-        was_open = self.link.is_open
+        is_needed = self.link.is_open or self.state is State.FAILED
         self.link.set_window(name)
-        if self.volume is not None and was_open:
+        if self.volume is not None and is_needed:
             self.reopen("The window was changed: outlines are made again, propagate again.", "session")
 
     @told
     def set_policy(self, name: str) -> None:
         """Choose which finished slices the model remembers, by the name of a memory policy."""
-        was_open = self.link.is_open
+        is_needed = self.link.is_open or self.state is State.FAILED
         self.link.set_policy(name)
-        if self.volume is not None and was_open:
+        if self.volume is not None and is_needed:
             self.reopen("The memory policy was changed: outlines are made again, propagate again.", "session")
 
     @told
@@ -152,6 +153,7 @@ class Controller(Ranging):
     def close(self) -> None:
         """End the work and the worker; the user's nodes stay."""
         self.end_work()
+        self.finish_writing()
         self.link.close()
         self._watch.close()
         self._observers.clear()
@@ -184,8 +186,8 @@ class Controller(Ranging):
         bounds = (self.range[0] if first is None else first), (self.range[1] if last is None else last)
         is_all = segment_ids == "all"
         carried = [self.segments.of(name) for name in self._named_segments(segment_ids)]
+        self.confirm_painted(*carried)
         for segment in carried:
-            self.confirm_painted(segment)
             self.make_known(segment)
         plane = next((segment.at[0] for segment in carried), None) if is_all and not self._has_plane else self._plane()
 

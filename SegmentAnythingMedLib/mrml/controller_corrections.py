@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from SegmentAnythingMedLib.mrml.slice_views import cursor_view, slice_of_view, s
 from SegmentAnythingMedLib.prompts import MaskPrompt
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLSliceNode
+    from slicer import vtkMRMLSegmentationNode, vtkMRMLSliceNode
 
 PREFETCH_RADIUS = 4
 """Slices on each side of the visible one that are encoded when nothing else runs."""
@@ -71,14 +72,14 @@ class Corrections(ControllerNodes):
         """Take back the last accepting: exactly the voxels it changed."""
         if self.proposals is None or not self.proposals.writer.can_undo:
             raise OutputError("There is nothing to undo.")
-        self.proposals.later(self.proposals.writer.undo(), self._undone("Undone."))
+        self.proposals.later(self.proposals.writer.undo(), self._undone("Undone."), is_kept=True)
 
     @told
     def redo(self) -> None:
         """Write again what was undone last."""
         if self.proposals is None or not self.proposals.writer.can_redo:
             raise OutputError("There is nothing to do again.")
-        self.proposals.later(self.proposals.writer.redo(), self._undone("Done again."))
+        self.proposals.later(self.proposals.writer.redo(), self._undone("Done again."), is_kept=True)
 
     # -- review --------------------------------------------------------------------------------------------------
 
@@ -151,10 +152,17 @@ class Corrections(ControllerNodes):
         else:
             start()
 
-    def confirm_painted(self, segment: WorkedSegment) -> tuple[int, ...]:
-        """Make slices that were painted since we last wrote the segment confirmed ones; their indices."""
-        if segment.at is None or self.proposals is None or self.proposals.is_writing:
+    def confirm_painted(self, *segments: WorkedSegment) -> tuple[int, ...]:
+        """Make slices that were painted since we last wrote the segments confirmed ones; their indices.
+
+        Of all segments at once: while one is written, nobody can tell what was painted in the others.
+        """
+        if self.proposals is None or self.proposals.is_writing:
             return ()
+        found = [self._confirm_painted(segment) for segment in segments if segment.at is not None]
+        return tuple(index for painted in found for index in painted)
+
+    def _confirm_painted(self, segment: WorkedSegment) -> tuple[int, ...]:
         plane = segment.at[0]
         slices, frame, last = self.proposals.slices(plane), self.markups.frame, segment.at
         painted = self.proposals.writer.painted_slices(self.segmentation, segment.segment_id, slices)
@@ -191,19 +199,20 @@ class Corrections(ControllerNodes):
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _accept(self, segment_ids: list[str] | None, mode: WriteMode) -> None:
-        for segment in self._needed_proposals(segment_ids):
-            self.confirm_painted(segment)
+        chosen = self._needed_proposals(segment_ids)
+        self.confirm_painted(*chosen)
+        for segment in chosen:
             uids = {record.uid for record in self.outlining.records(segment)}
-            self.proposals.accept(
-                segment, self.segmentation, mode, lambda segment=segment, uids=uids: self._accepted(segment, uids)
-            )
+            done = functools.partial(self._accepted, self.segmentation, segment, uids)
+            self.proposals.accept(segment, self.segmentation, mode, done)
         self.tell("Writing the segment.")
 
-    def _accepted(self, segment: WorkedSegment, uids: set[str]) -> None:
+    def _accepted(self, node: vtkMRMLSegmentationNode, segment: WorkedSegment, uids: set[str]) -> None:
         segment.accepted |= uids
         segment.carried.clear()
-        known = self.segmentation.GetSegmentation().GetSegment(segment.segment_id)
-        self._settle(f"Accepted into {known.GetName()}.")
+        known = node.GetSegmentation().GetSegment(segment.segment_id)
+        if known is not None:  # it may be removed right after its last voxel
+            self._settle(f"Accepted into {known.GetName()}.")
 
     def _settle(self, sentence: str) -> None:
         if self.proposals is None or not any(segment in self.proposals for segment in self.segments):

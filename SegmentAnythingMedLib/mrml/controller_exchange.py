@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from SegmentAnythingMedLib.mrml.new_segment import ensure_segment
 from SegmentAnythingMedLib.mrml.prompt_markups import PromptMarkups
 from SegmentAnythingMedLib.mrml.prompt_record import decode_records, encode_records
+from SegmentAnythingMedLib.prompts import slice_index
 from SegmentAnythingMedLib.prompts_file import clean_name, load_prompts
 from SegmentAnythingMedLib.replacing import replacing
 from SegmentAnythingMedLib.volume import Volume
@@ -59,6 +60,8 @@ def read_prompts(path: Path, markups: PromptMarkups, node: vtkMRMLSegmentationNo
     text = path.read_text(encoding="utf-8-sig")
     records = decode_records(text)
     prompts = [prompt for item in checked.objects for prompt in item.prompts]
+    for prompt in prompts:
+        slice_index(prompt, markups.slices(prompt.plane))
     names = {
         str(item.get("segment", item.get("name", ""))): clean_name(str(item.get("name") or f"Object {number + 1}"))
         for number, item in enumerate(json.loads(text)["objects"])

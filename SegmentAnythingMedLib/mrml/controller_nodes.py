@@ -90,7 +90,7 @@ class ControllerNodes(ControllerScene):
         for record in self.markups.records():
             segment = self.segments.of(record.segment_id)
             segment.accepted.add(record.uid)
-            if record.time == self.time:
+            if record.time == self.time and self.markups.is_inside(record):
                 segment.at = self.outlining.slice_of(record)
 
     def _open_when_usable(self) -> None:

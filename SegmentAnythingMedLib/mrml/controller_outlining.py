@@ -46,8 +46,10 @@ class Outlining:
     def follow(self, event: PromptEvent) -> None:
         """Tell the worker what happened to a prompt."""
         record = event.record
-        segment, at = self._segments.of(record.segment_id), self.slice_of(record)
-        segment.at = at
+        segment = self._segments.of(record.segment_id)
+        if not self._markups().is_inside(record):  # removed after the volume had become smaller
+            return
+        segment.at = at = self.slice_of(record)
         if is_confirmed(record):
             segment.review.confirm(*at, event.action is not Action.REMOVED)
         if not segment.is_told or segment.replay:
@@ -62,7 +64,8 @@ class Outlining:
             job = client.clear_slice(segment.object_id, *at)
             self._link.track(job, Purpose.OUTLINE, segment.segment_id)
         self._set_prompts(client, segment, self.records(segment), is_shown=True)
-        for changed in dict.fromkeys([at] if event.before is None else [self.slice_of(event.before), at]):
+        is_moved = event.before is not None and self._markups().is_inside(event.before)
+        for changed in dict.fromkeys([self.slice_of(event.before), at] if is_moved else [at]):
             if any(self.slice_of(other) == changed and not is_confirmed(other) for other in self.records(segment)):
                 self._outline(client, segment, changed, is_shown=True)
 
@@ -138,11 +141,12 @@ class Outlining:
         segment.forget_work()
 
     def records(self, segment: WorkedSegment) -> tuple[PromptRecord, ...]:
-        """A segment's prompts at the current time point, in the order they were given."""
+        """A segment's prompts at the current time point that lie in the volume, in the order they were given."""
         markups = self._markups()
         if markups is None:
             return ()
-        return tuple(item for item in markups.records(segment.segment_id) if item.time == markups.time)
+        known = markups.records(segment.segment_id)
+        return tuple(item for item in known if item.time == markups.time and markups.is_inside(item))
 
     def slice_of(self, record: PromptRecord) -> SliceAt:
         """The slice a prompt lies on."""

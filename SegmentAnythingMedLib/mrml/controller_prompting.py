@@ -79,11 +79,11 @@ class Prompting(Corrections):
         self._needed_markups().remove(uids)
 
     @told
-    def use_segment_as_prompt(self, view: vtkMRMLSliceNode) -> PromptRecord:
+    def use_segment_as_prompt(self, view: vtkMRMLSliceNode | None) -> PromptRecord:
         """Give the user's segment on the slice that a view shows to the model as a prompt."""
         self._needed_segment()
         frame = self.markups.frame
-        shown = slice_of_view(view, frame)
+        shown = slice_of_view(self._needed_view(view), frame)
         slices = self.markups.slices(shown.plane)
         return self.markups.add(
             self.segment_id, mask_from_segment(self.segmentation, self.segment_id, frame, slices, shown.index)

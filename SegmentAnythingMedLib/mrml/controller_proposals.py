@@ -40,7 +40,7 @@ class Proposals:
         self._volume = volume
         self._frame = VolumeFrame.of(volume)
         self._stacks: dict[Plane, SliceGeometry] = {}
-        self._tasks: deque[tuple[Iterator[float | None], Done]] = deque()
+        self._tasks: deque[tuple[Iterator[float | None], Done, bool]] = deque()
         self._held: dict[int, list[tuple[Plane, int, np.ndarray]]] = {}
 
     @property
@@ -82,7 +82,7 @@ class Proposals:
         self, segment: WorkedSegment, node: vtkMRMLSegmentationNode, mode: WriteMode, done: Callable[[], None]
     ) -> None:
         """Write a proposal into its segment in later steps; when all is written it is no proposal any more."""
-        self._held[segment.object_id] = []
+        self._held.setdefault(segment.object_id, [])
 
         def finish(error: SegmentAnythingMedError | None) -> None:
             held = self._held.pop(segment.object_id, [])
@@ -93,11 +93,21 @@ class Proposals:
                 self.show(segment, node, plane, index, mask)
 
         item = self.preview[segment.object_id]
-        self._tasks.append((self.writer.accept(item, node, segment.segment_id, mode), finish))
+        self._tasks.append((self.writer.accept(item, node, segment.segment_id, mode), finish, True))
 
-    def later(self, steps: Iterator[float | None], done: Done = lambda _error: None) -> None:
-        """Do the steps of another generator after those that wait."""
-        self._tasks.append((steps, done))
+    def later(self, steps: Iterator[float | None], done: Done = lambda _error: None, *, is_kept: bool = False) -> None:
+        """Do the steps of another generator after those that wait.
+
+        Parameters
+        ----------
+        steps
+            What is done bit by bit.
+        done
+            Called at its end, with what went wrong.
+        is_kept
+            Whether it goes on when the user leaves for another volume or segmentation.
+        """
+        self._tasks.append((steps, done, is_kept))
 
     def step(self, end: float) -> None:
         """Do steps until ``end`` on the performance counter, at least one.
@@ -108,7 +118,7 @@ class Proposals:
             If writing failed; what comes after it is done in later calls.
         """
         while self._tasks:
-            steps, done = self._tasks[0]
+            steps, done, _ = self._tasks[0]
             try:
                 fraction = next(steps)
                 if fraction is None:
@@ -134,13 +144,31 @@ class Proposals:
         """Forget a proposal."""
         self.preview.discard(segment.object_id)
 
-    def follow_volume(self) -> None:
-        """After the volume moved: forget all proposals, and make the next ones where it is now."""
+    def follow_volume(self) -> bool:
+        """After the volume moved: forget all proposals, and make the next ones where it is now.
+
+        Returns
+        -------
+        bool
+            Whether a segment was being written, which ends half way: the place of the rest is no longer known.
+        """
+        was_writing = any(is_kept for _, _, is_kept in self._tasks)
         self._end_tasks()
         self.preview.close()
         self.surfaces.close()
         self._frame = VolumeFrame.of(self._volume)
         self._stacks.clear()
+        return was_writing
+
+    def leave(self) -> None:
+        """Forget all proposals; what the user had accepted or undone is written to its end by further steps."""
+        kept = [task for task in self._tasks if task[2]]
+        for steps, _, is_kept in self._tasks:
+            if not is_kept:
+                steps.close()
+        self._tasks = deque(kept)
+        self._held.clear()
+        self.preview.close()
 
     def close(self) -> None:
         """Forget all; what was being written keeps what is written."""
@@ -149,7 +177,7 @@ class Proposals:
         self.surfaces.close()
 
     def _end_tasks(self) -> None:
-        for steps, _ in self._tasks:
+        for steps, _, _ in self._tasks:
             steps.close()
         self._tasks.clear()
         self._held.clear()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.controller_states import Signal
 from SegmentAnythingMedLib.mrml.controller_watch import Loss
 from SegmentAnythingMedLib.mrml.controller_work import ControllerWork, Progress
 from SegmentAnythingMedLib.mrml.prompt_markups import Action, PromptEvent
+from SegmentAnythingMedLib.mrml.scene import has_voxels
 from SegmentAnythingMedLib.mrml.sequences import current_time
 
-if TYPE_CHECKING:
-    pass
+_BROKEN_OFF = " A segment was being written, which ended half way: undo the acceptance."
 
 
 class ControllerScene(ControllerWork):
@@ -39,18 +37,21 @@ class ControllerScene(ControllerWork):
     def attend_to_scene(self) -> None:
         """End the work on nodes that were removed, follow a volume that was edited or moved, forget lost segments."""
         losses = self._watch.take_losses()
+        if not losses and not all(map(has_voxels, self._watch.volumes)):
+            losses = [Loss.VOXELS]
         if losses:
             self._lose(losses[0])
         if self.volume is None:
             return
-        change = self.link.changes()
-        if change == "voxels" and current_time(self.volume) != self.time:
-            self.change_time(current_time(self.volume))
+        change, time = self.link.changes(), current_time(self.volume, otherwise=self.time)
+        if time != self.time:  # not only where voxels changed: before the worker is asked nobody compares them
+            self.change_time(time)
         elif change == "voxels" and self.link.is_open:
             self._follow_voxels()
         elif change == "place":
-            self.proposals.follow_volume()
-            self.reopen("The volume was moved: outlines are made again, propagate again.", "volume", "session")
+            broken_off = _BROKEN_OFF if self.proposals.follow_volume() else ""
+            text = f"The volume was moved: outlines are made again, propagate again.{broken_off}"
+            self.reopen(text, "volume", "session")
         for segment in self.segments:
             if self.segmentation is None or self.segmentation.GetSegmentation().GetSegment(segment.segment_id) is None:
                 self._drop(segment)
@@ -82,12 +83,11 @@ class ControllerScene(ControllerWork):
         self.time = time
         if self.markups is not None:
             self.markups.time = time
-        if self.proposals is not None:
-            self.proposals.follow_volume()
+        broken_off = _BROKEN_OFF if self.proposals is not None and self.proposals.follow_volume() else ""
         for segment in self.segments:
             records = self.outlining.records(segment)
             segment.at = self.outlining.slice_of(records[-1]) if records else None
-        self.reopen(f"Time point {time}.", "volume", "session")
+        self.reopen(f"Time point {time}.{broken_off}", "volume", "session")
         self._remember_as_written()
 
     def _remember_as_written(self) -> None:
@@ -99,7 +99,10 @@ class ControllerScene(ControllerWork):
                 self.proposals.later(self.proposals.writer.remember(self.segmentation, segment.segment_id))
 
     def end_work(self) -> None:
-        """Forget segments, prompts and proposals; nodes of the user stay, jobs end."""
+        """Forget segments, prompts and proposals; nodes of the user stay, jobs end.
+
+        A segment that is being written is written to its end: half of it would be worse than all or nothing of it.
+        """
         self._when_outlined.clear()
         self.link.end_jobs()
         for segment in self.segments:
@@ -112,7 +115,8 @@ class ControllerScene(ControllerWork):
             self.markups.close()
         self.markups = None
         if self.proposals is not None:
-            self.proposals.close()
+            self.proposals.leave()
+            self.left.append(self.proposals)
         self.progress = Progress()
 
     def _unaccepted(self, segment: WorkedSegment) -> list[object]:
@@ -127,6 +131,10 @@ class ControllerScene(ControllerWork):
         self.tell("A segment was removed: what was proposed for it is gone.")
 
     def _lose(self, loss: Loss) -> None:
+        if loss in (Loss.SCENE, Loss.SEGMENTATION):
+            for proposals in (self.proposals, *(self.left if loss is Loss.SCENE else ())):
+                if proposals is not None:
+                    proposals.close()
         if loss is Loss.SEGMENTATION:
             self.end_work()
         else:

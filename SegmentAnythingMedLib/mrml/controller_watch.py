@@ -15,6 +15,7 @@ class Loss(enum.Enum):
     """What was taken away; the value is what the user is told."""
 
     SCENE = "The scene was closed: the work on it was ended."
+    VOXELS = "The voxels of the volume were removed: the work on it was ended. Choose another one."
     VOLUME = "The volume was removed: the work on it was ended. Choose another one."
     SEGMENTATION = "The segmentation was removed: the work on it was ended. The next prompt makes a new one."
 

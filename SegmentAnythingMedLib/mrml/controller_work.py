@@ -91,6 +91,7 @@ class ControllerWork:
         self.segments = WorkedSegments()
         self.outlining = Outlining(self.link, self.segments, lambda: self.markups)
         self.proposals: Proposals | None = None
+        self.left: list[Proposals] = []
         self._placing: PromptPlacing | None = None
         self._watch = SceneWatch(scene)
         self._observers: list[Callable[[], None]] = []
@@ -168,11 +169,30 @@ class ControllerWork:
                 self._when_outlined.pop(0)()
         if self.proposals is not None:
             self.proposals.look(end)
-        if self.proposals is not None and self.proposals.is_writing:
+        self.left = [item for item in self.left if item is not self.proposals and item.is_writing]
+        if self.is_writing:
             self._is_changed = True
-            self.proposals.step(end)
+            next(item for item in (*self.left, self.proposals) if item is not None and item.is_writing).step(end)
         elif self.is_usable and self.link.is_open and not self.link.jobs:
             self.when_idle()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something that was accepted or undone is still being written, also of a volume that was left."""
+        return any(item is not None and item.is_writing for item in (*self.left, self.proposals))
+
+    def finish_writing(self, most_s: float = 10.0) -> None:
+        """Write to its end what the user accepted, without polling: when all is closed."""
+        end = clock.perf_counter() + most_s
+        for proposals in self.left:
+            while proposals.is_writing and clock.perf_counter() < end:
+                try:
+                    proposals.step(end)
+                except SegmentAnythingMedError as error:
+                    logger.warning("Not all was written: %s", error)
+                clock.sleep(0.001)  # a thread may be building a surface
+            proposals.close()
+        self.left = []
 
     @property
     def is_usable(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.mrml.markup_kinds import KINDS, MarkupKind
-from SegmentAnythingMedLib.mrml.prompt_store import SEGMENTATION_ROLE
+from SegmentAnythingMedLib.mrml.prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsNode, vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLVolumeNode
@@ -31,7 +31,7 @@ class MarkupNodes:
     segmentation
         Whose prompts they show; kept as a node reference.
     volume
-        Whose parent transform they take.
+        Whose prompts they show, under its parent transform; kept as a node reference.
     """
 
     def __init__(self, scene: vtkMRMLScene, segmentation: vtkMRMLSegmentationNode, volume: vtkMRMLVolumeNode) -> None:
@@ -45,7 +45,17 @@ class MarkupNodes:
         return iter([node for node in nodes if self.is_ours(node)])
 
     def is_ours(self, node: vtkMRMLMarkupsNode) -> bool:
-        """Whether a node shows prompts of this segmentation."""
+        """Whether a node shows prompts of this segmentation on this volume."""
+        return self._is_of_segmentation(node) and node.GetNodeReferenceID(VOLUME_ROLE) == self._volume.GetID()
+
+    def adopt(self) -> None:
+        """Take up the nodes whose volume is gone: it was loaded again."""
+        for n in range(self._scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")):
+            node = self._scene.GetNthNodeByClass(n, "vtkMRMLMarkupsNode")
+            if self._is_of_segmentation(node) and not node.GetNodeReferenceID(VOLUME_ROLE):
+                node.SetNodeReferenceID(VOLUME_ROLE, self._volume.GetID())
+
+    def _is_of_segmentation(self, node: vtkMRMLMarkupsNode) -> bool:
         ours = node is not None and node.IsA("vtkMRMLMarkupsNode") and node.GetAttribute(KIND_ATTRIBUTE) in KINDS
         return ours and node.GetNodeReferenceID(SEGMENTATION_ROLE) == self._segmentation.GetID()
 
@@ -72,6 +82,7 @@ class MarkupNodes:
         if uid:
             node.SetAttribute(PROMPT_ATTRIBUTE, uid)
         node.SetNodeReferenceID(SEGMENTATION_ROLE, self._segmentation.GetID())
+        node.SetNodeReferenceID(VOLUME_ROLE, self._volume.GetID())
         node.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
         if node.IsA("vtkMRMLMarkupsCurveNode"):
             node.SetCurveTypeToLinear()

@@ -96,6 +96,8 @@ class PromptMarkups:
         self._volume = volume
         self._local = VolumeFrame.of(volume).local
         self.store = PromptStore(scene, segmentation, volume, self._local)
+        if self.store.adopts:
+            self.nodes.adopt()
         self._observer = MarkupObserver(
             scene, volume, self.nodes, on_change=self._sync, on_removed=self._node_removed, on_volume=self.follow_volume
         )
@@ -115,6 +117,14 @@ class PromptMarkups:
     def slices(self, plane: Plane) -> SliceGeometry:
         """The volume's stack of slices in a plane."""
         return SliceGeometry(self.frame.geometry, plane)
+
+    def is_inside(self, record: PromptRecord) -> bool:
+        """Whether a prompt lies in the volume, which may have got other voxels since."""
+        try:
+            slice_index(record.prompt, self.slices(record.prompt.plane))
+        except (PromptError, GeometryError):
+            return False
+        return True
 
     # -- changing ------------------------------------------------------------------------------------------------
 

@@ -122,10 +122,22 @@ def encode_records(
         objects.setdefault(segment, made)["prompts"].append(record.content)
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     if geometry is not None:
-        spacing = [round(s, 6) for s in geometry.spacing_mm]
-        document["volume"] = {"size_ijk": list(geometry.size_ijk), "spacing_mm": spacing}
+        document["volume"] = _grid(geometry)
     document["objects"] = list(objects.values())
     return json.dumps(document)
+
+
+def made_on(text: str, geometry: VolumeGeometry) -> bool:
+    """Whether a text of records says that it was made on a grid."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("volume") == _grid(geometry)
+
+
+def _grid(geometry: VolumeGeometry) -> dict[str, Any]:
+    return {"size_ijk": list(geometry.size_ijk), "spacing_mm": [round(s, 6) for s in geometry.spacing_mm]}
 
 
 def decode_records(text: str) -> tuple[PromptRecord, ...]:
@@ -140,7 +152,7 @@ def decode_records(text: str) -> tuple[PromptRecord, ...]:
         return ()
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"The scene's prompts cannot be read: {error}.") from error
     objects = document.get("objects") if isinstance(document, dict) else None
     if not isinstance(objects, list) or document.get("format") != FORMAT or document.get("version") != VERSION:
@@ -164,5 +176,8 @@ def _decode_record(segment_id: str, content: Any) -> PromptRecord:
     time = content.get("time", 0)
     if not isinstance(time, int) or isinstance(time, bool) or time < 0:
         raise PromptError(f'"time" must be a whole number from 0, got {time!r}.')
+    role = content.get("role", "")
+    if role not in ("", CONFIRMED, PAINTED) or (role and not isinstance(prompt, MaskPrompt)):
+        raise PromptError(f'"role" must be {CONFIRMED} or {PAINTED}, of a mask, or left out; got {role!r}.')
     texts = {name: str(content[name]) for name in ("role", "model", "uid", "control_point") if name in content}
     return PromptRecord(segment_id, prompt, time, candidate=decode_candidate(content), **texts)

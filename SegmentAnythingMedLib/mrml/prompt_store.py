@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.mrml.prompt_record import PromptRecord, decode_records, encode_records
+from SegmentAnythingMedLib.mrml.prompt_record import PromptRecord, decode_records, encode_records, made_on
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScene, vtkMRMLSegmentationNode, vtkMRMLTextNode, vtkMRMLVolumeNode
@@ -48,9 +48,10 @@ class PromptStore:
     Parameters
     ----------
     scene
-        Where the text node lives; found by its reference to the segmentation, made at the first change.
+        Where the text node lives; found by its references to segmentation and volume, made at the first change.
     segmentation, volume
-        The nodes the prompts belong to.
+        The nodes the prompts belong to. Prompts are places in one volume: another volume with the same segmentation has
+        prompts of its own.
     geometry
         Grid of the volume, written beside the prompts.
     """
@@ -66,10 +67,15 @@ class PromptStore:
         self._segmentation = segmentation
         self._volume = volume
         self._geometry = geometry
-        self.node = find_text_node(scene, segmentation)
+        self.node = find_text_node(scene, segmentation, volume, geometry)
         self._records = list(decode_records(self.node.GetText() or "")) if self.node is not None else []
         self._done: list[tuple[PromptChange, ...]] = []
         self._undone: list[tuple[PromptChange, ...]] = []
+
+    @property
+    def adopts(self) -> bool:
+        """Whether the prompts were made on a volume that is gone; from the next writing on they belong to this one."""
+        return self.node is not None and not self.node.GetNodeReferenceID(VOLUME_ROLE)
 
     @property
     def records(self) -> tuple[PromptRecord, ...]:
@@ -153,6 +159,8 @@ class PromptStore:
             if not self._records:
                 return
             self.node = self._make_node()
+        if self.adopts:
+            self.node.SetNodeReferenceID(VOLUME_ROLE, self._volume.GetID())
         segmentation = self._segmentation.GetSegmentation()
         names = {
             record.segment_id: segmentation.GetSegment(record.segment_id).GetName()
@@ -184,13 +192,21 @@ class PromptStore:
         return node
 
 
-def find_text_node(scene: vtkMRMLScene, segmentation: vtkMRMLSegmentationNode) -> vtkMRMLTextNode | None:
-    """The text node with the prompts of a segmentation."""
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLTextNode")):
-        node = scene.GetNthNodeByClass(n, "vtkMRMLTextNode")
-        if node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation.GetID():
+def find_text_node(
+    scene: vtkMRMLScene,
+    segmentation: vtkMRMLSegmentationNode,
+    volume: vtkMRMLVolumeNode,
+    geometry: VolumeGeometry,
+) -> vtkMRMLTextNode | None:
+    """The text node with the prompts of a segmentation on a volume; else one whose volume is gone, of the same grid."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLTextNode")
+    nodes = [scene.GetNthNodeByClass(n, "vtkMRMLTextNode") for n in range(count)]
+    nodes = [node for node in nodes if node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation.GetID()]
+    for node in nodes:
+        if node.GetNodeReferenceID(VOLUME_ROLE) == volume.GetID():
             return node
-    return None
+    orphans = [node for node in nodes if not node.GetNodeReferenceID(VOLUME_ROLE)]
+    return next((node for node in orphans if made_on(node.GetText() or "", geometry)), None)
 
 
 def _merged(first: tuple[PromptChange, ...], second: tuple[PromptChange, ...]) -> tuple[PromptChange, ...]:

@@ -48,6 +48,12 @@ class VolumeStamp:
     transform_modified: int
 
 
+def has_voxels(node: vtkMRMLVolumeNode) -> bool:
+    """Whether a volume node has an image with voxels now."""
+    image = node.GetImageData()
+    return image is not None and all(image.GetDimensions()) and image.GetPointData().GetScalars() is not None
+
+
 def volume_from_node(node: vtkMRMLScalarVolumeNode) -> Volume:
     """The node's voxels, read-only and without a copy, on its grid in the world (RAS).
 

@@ -92,8 +92,10 @@ class SegmentSeries:
 
     def write(self, segment_id: str, time: int, block: VoxelBlock) -> Iterator[float]:
         """Write a segment of a time point in short steps, on the segmentation's own grid; yields the fraction done."""
-        if self.sequence is None:
+        if self.sequence is None and self._browser.GetScene() is not None:
             yield from self._make()
+        if self.sequence is None:
+            raise OutputError("The sequence browser was removed: time points that are written stay in their sequence.")
         item = self.sequence.GetDataNodeAtValue(self._frames.GetNthIndexValue(time))
         if item is None:
             raise OutputError(f"Time point {time} is no longer in the sequence of segmentations: carry it again.")

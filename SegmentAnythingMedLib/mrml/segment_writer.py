@@ -129,7 +129,10 @@ class SegmentWriter:
                     if editor.is_blocked(box, gain, overwritten):
                         for _ in editor.separate(work):
                             yield _fraction(work, box)
-                    step.add(box, editor.write(box, gain, lose, overwritten))
+                    changes = editor.write(box, gain, lose, overwritten)
+                    step.add(box, changes)
+                    for other in changes.keys() - {segment_id}:
+                        self._note(node, other, grid, box, *changes[other])
                 yield _fraction(work, box)
         except OutputError:
             surfaces.at_once()
@@ -209,15 +212,33 @@ class SegmentWriter:
         surfaces = SurfacesAside(step.node, segment_ids)
         editors = {name: self._editor(step.node, name, step.grid) for name in segment_ids}
         for number, (_, same) in enumerate(itertools.groupby(step.boxes, key=lambda item: item.box)):
-            for _ in _write_exactly(editors, list(same)):
+            items = list(same)
+            for _ in _write_exactly(editors, items):
                 yield 0.3 + 0.7 * (number + 1) / count
+            for item in items:
+                self._note(step.node, item.segment_id, step.grid, item.box, *item.unpacked())
         for segment_id in segment_ids:
-            yield from self._remember(step.node, segment_id, step.grid)
+            if (step.node.GetID(), segment_id) not in self._written:
+                yield from self._remember(step.node, segment_id, step.grid)
         yield from surfaces.rebuilt()
 
     def _editor(self, node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame) -> LabelEditor:
         _, like = grid_of(node, segment_id, self._volume)
         return LabelEditor(node, segment_id, grid, like)
+
+    def _note(
+        self,
+        node: vtkMRMLSegmentationNode,
+        segment_id: str,
+        grid: VolumeFrame,
+        box: Box,
+        gained: np.ndarray,
+        lost: np.ndarray,
+    ) -> None:
+        """Our edit of a segment is ours; what the user painted into it before stays the user's."""
+        state = self._written.get((node.GetID(), segment_id))
+        if state is not None and not state.follow(grid, box, gained, lost):
+            del self._written[node.GetID(), segment_id]
 
     def _remember(self, node: vtkMRMLSegmentationNode, segment_id: str, grid: VolumeFrame) -> Iterator[float | None]:
         state = WrittenState(node, segment_id, grid)

@@ -68,10 +68,10 @@ def browser_of(node: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode | No
     return None
 
 
-def current_time(node: vtkMRMLScalarVolumeNode) -> int:
-    """Number of the time point the node shows; 0 without a browser."""
+def current_time(node: vtkMRMLScalarVolumeNode, otherwise: int = 0) -> int:
+    """Number of the time point the node shows; ``otherwise`` without a browser."""
     browser = browser_of(node)
-    return max(browser.GetSelectedItemNumber(), 0) if browser is not None else 0
+    return max(browser.GetSelectedItemNumber(), 0) if browser is not None else otherwise
 
 
 def volume_of_all_times(node: vtkMRMLScalarVolumeNode) -> Volume:

@@ -10,7 +10,7 @@ import numpy as np
 
 from SegmentAnythingMedLib.geometry import SliceGeometry
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
-from SegmentAnythingMedLib.mrml.label_grid import Box, labelmap_of, read_box, stored_box
+from SegmentAnythingMedLib.mrml.label_grid import Box, box_of, labelmap_of, read_box, shift_between, stored_box
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
@@ -39,6 +39,43 @@ class WrittenState:
         """Note the (K, J, I) bool voxels of a box; boxes do not overlap, outside of them the segment is empty."""
         self._box = self._box.around(box)
         self._parts.append((box, np.packbits(voxels) if voxels.any() else None))
+
+    def follow(self, grid: VolumeFrame, box: Box, gained: np.ndarray, lost: np.ndarray) -> bool:
+        """Note what an edit of ours changed, so that what somebody else painted before it is still told apart.
+
+        Parameters
+        ----------
+        grid, box
+            Where, in the index of the grid.
+        gained, lost
+            (K, J, I) bool.
+
+        Returns
+        -------
+        bool
+            False where it lies outside of what was noted: the segment has to be noted anew.
+        """
+        offset = shift_between(grid, self._grid)
+        if offset is None:
+            return False
+        changed = box_of(gained | lost, box.moved(offset).low)
+        if changed.is_empty:
+            return True
+        if changed.cut(self._box) != changed:
+            return False
+        first = changed.within(box.moved(offset))
+        gained, lost = gained[first], lost[first]
+        for number, (part, packed) in enumerate(self._parts):
+            common = part.cut(changed)
+            if common.is_empty:
+                continue
+            voxels = np.zeros(part.shape, bool)
+            if packed is not None:
+                voxels = np.unpackbits(packed, count=voxels.size).reshape(part.shape).astype(bool)
+            at, of = common.within(part), common.within(changed)
+            voxels[at] = (voxels[at] | gained[of]) & ~lost[of]
+            self._parts[number] = (part, np.packbits(voxels) if voxels.any() else None)
+        return True
 
     def close(self) -> None:
         """All is noted; if the segment was changed meanwhile, it is compared at the next occasion."""

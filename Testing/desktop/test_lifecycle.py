@@ -180,6 +180,37 @@ def test_a_saved_scene_brings_the_work_back(
     assert working.ui.acceptButton.enabled
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rangeFirst", "--5"), ("rangeLast", "\N{SUPERSCRIPT TWO}"), ("segment", "gone"), ("device", "abacus")],
+)
+def test_wrong_words_in_a_parameter_node_do_not_stop_the_module(
+    desk: Desk, a_volume: slicer.vtkMRMLScalarVolumeNode, name: str, value: str
+) -> None:
+    desk.parameter_node().SetParameter(name, value)
+    desk.open()
+    desk.widget.enter()
+    desk.ui.volumeSelector.setCurrentNode(a_volume)
+    desk.controller.add_prompt(box())
+    desk.settle()
+    assert desk.ui.acceptButton.enabled
+
+
+@pytest.mark.parametrize("role", ["volume", "segmentation", "channel1", "roi"])
+def test_a_parameter_node_that_names_a_node_of_another_class_does_not_stop_the_module(
+    desk: Desk, host: MrmlHost, a_volume: slicer.vtkMRMLScalarVolumeNode, role: str
+) -> None:
+    node = desk.parameter_node()
+    node.SetNodeReferenceID("volume", a_volume.GetID())
+    node.SetNodeReferenceID(role, host.scene.AddNewNodeByClass("vtkMRMLTextNode").GetID())
+    desk.open()
+    desk.widget.enter()
+    desk.ui.volumeSelector.setCurrentNode(a_volume)
+    desk.controller.add_prompt(box())
+    desk.settle()
+    assert desk.ui.acceptButton.enabled
+
+
 def test_another_layout_has_the_keys_in_its_views(working: Desk, a_volume: slicer.vtkMRMLScalarVolumeNode) -> None:
     before = len(working.panel.shortcuts)
     working.add_view(a_volume, 4, "Yellow")

@@ -72,10 +72,9 @@ class Driver:
     @property
     def is_busy(self) -> bool:
         controller = self.controller
-        writing = controller.proposals is not None and controller.proposals.is_writing
         running = controller.state in (State.SEGMENTING, State.PROPAGATING)
         waiting = bool(controller.link.jobs or controller._when_outlined)
-        return waiting or running or writing or controller.outlining.is_busy
+        return waiting or running or controller.is_writing or controller.outlining.is_busy
 
     def proposal(self, segment_id: str = "") -> np.ndarray:
         """(K, J, I) bool of the preview."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -301,3 +302,21 @@ def test_an_error_of_an_observer_or_inside_never_reaches_the_timer(
     monkeypatch.setattr(driver.controller.link, "changes", fail)
     driver.controller.poll()
     assert driver.controller.status.startswith("Something went wrong inside (ValueError)")
+
+
+def test_a_full_disk_is_said_when_prompts_are_exported_and_the_old_file_stays(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "prompts.json"
+    driver.controller.export_prompts(file)
+    before = file.read_text(encoding="utf-8")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    driver.controller.export_prompts(file)
+    assert "No space left on device" in driver.controller.status
+    assert file.read_text(encoding="utf-8") == before
+    assert [path.name for path in tmp_path.glob("*prompts*")] == ["prompts.json"]
+    assert driver.controller.markups.records()

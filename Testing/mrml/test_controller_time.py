@@ -346,3 +346,36 @@ def test_without_a_sequence_or_an_outline_it_is_refused_in_words(
     driver.settle()
     assert "has nothing at this time point" in controller.status
     assert movie.browser.GetNumberOfSynchronizedSequenceNodes(True) == 1
+
+
+def test_a_prompt_belongs_to_the_time_point_that_is_shown_though_nothing_was_asked_of_the_worker_yet(
+    drive: Callable[..., Driver], host: MrmlHost, movie: Movie
+) -> None:
+    driver = drive(model="classic")
+    controller = driver.controller
+    controller.set_volume(movie.volume)
+    for time in (1, 2, 0, 2):
+        movie.browser.SetSelectedItemNumber(time)
+        host.logics["Sequences"].UpdateProxyNodesFromSequences(movie.browser)
+        controller.poll()
+        assert controller.time == time
+    controller.add_prompt(box_round(movie.truth[2], 5))
+    driver.settle()
+    assert [record.time for record in controller.markups.records()] == [2]
+    movie.browser.SetSelectedItemNumber(0)
+    host.logics["Sequences"].UpdateProxyNodesFromSequences(movie.browser)
+    controller.poll()
+    driver.settle()
+    assert controller.time == 0 and not driver.proposal().any()
+
+
+def test_a_browser_removed_while_it_is_carried_through_time_is_said_in_words(
+    drive: Callable[..., Driver], host: MrmlHost, movie: Movie
+) -> None:
+    driver = outlined(drive(model="classic"), movie)
+    driver.controller.propagate_through_time()
+    driver.until(lambda: driver.controller.progress.done >= 1)
+    host.scene.RemoveNode(movie.browser)
+    driver.settle()
+    assert not any("Something went wrong inside" in sentence for sentence in driver.controller.messages)
+    assert any("browser was removed" in sentence for sentence in driver.controller.messages)
