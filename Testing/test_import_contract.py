@@ -59,6 +59,7 @@ ALLOWED = {
     "models.preprocess": {"errors", "models.base"},
     "models.registry": FOUNDATION | {"models.base", "models.card"},
     "models.networks": {"errors", "models.networks"},
+    "models.weights": FOUNDATION | {"models.card", "models.registry", "models.networks", "models.weights"},
     "models.edgetam": FOUNDATION | MODEL_PARTS | {"models.sam2"},
     "models": FOUNDATION | MODEL_PARTS,
     "memory.policies": {"memory"},

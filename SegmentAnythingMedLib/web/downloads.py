@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from SegmentAnythingMedLib.errors import OutputError
 from SegmentAnythingMedLib.io.write import write_labels
 from SegmentAnythingMedLib.web.upload_checks import safe_name
-from SegmentAnythingMedLib.web.volume_nodes import labels_of_segmentation
+from SegmentAnythingMedLib.web.volume_nodes import FoundSegment, geometry_lps, labels_of, segments_of
 
 if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
     from SegmentAnythingMedLib.web.workspace import Workspace
 
 SEGMENT_KINDS = {"seg.nrrd": "Segmentation (.seg.nrrd)", "nii.gz": "Label map (.nii.gz)", "dcm": "DICOM SEG (.dcm)"}
@@ -55,9 +57,21 @@ class Downloads:
             if not path.exists():
                 raise OutputError(controller.status)
         elif kind in SEGMENT_KINDS:
-            volume = self._workspace.volume_of(controller.volume)
-            labels = labels_of_segmentation(controller.segmentation, controller.volume, volume)
-            await asyncio.to_thread(write_labels, path, labels, volume=volume)
+            await self._write_segments(path, controller.volume, controller.segmentation)
         else:
             raise OutputError(f"{kind} cannot be written: choose one of {', '.join((*SEGMENT_KINDS, PROMPTS_KIND))}.")
         return path, path.name
+
+    async def _write_segments(
+        self, path: Path, node: vtkMRMLScalarVolumeNode, segmentation: vtkMRMLSegmentationNode
+    ) -> None:
+        """Read the scene in short steps, and do what needs no scene in a thread: the views go on."""
+        found: list[FoundSegment] = []
+        volume = self._workspace.volume_of(node)
+        geometry = volume.geometry if volume is not None else geometry_lps(node)
+        for one in segments_of(segmentation, node):
+            if one is not None:
+                found.append(one)
+            await asyncio.sleep(0)
+        labels = await asyncio.to_thread(labels_of, found, geometry)
+        await asyncio.to_thread(write_labels, path, labels, volume=volume)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from SegmentAnythingMedLib.mrml.controller_states import State
+from SegmentAnythingMedLib.mrml.sequences import browser_of
 from SegmentAnythingMedLib.panel.content import PanelContent, content_of
 from SegmentAnythingMedLib.panel.models import ModelChoice
 from SegmentAnythingMedLib.web.quality_strip import HEIGHT, WIDTH, QualityStrip, strip_of
@@ -11,6 +13,8 @@ from SegmentAnythingMedLib.web.quality_strip import HEIGHT, WIDTH, QualityStrip,
 if TYPE_CHECKING:
     from slicer import vtkMRMLSliceNode
 
+    from SegmentAnythingMedLib.memory.policies import PolicyChoice
+    from SegmentAnythingMedLib.mrml.controller import Controller
     from SegmentAnythingMedLib.web.workspace import Workspace
 
 _PLACING_HINTS = {
@@ -36,7 +40,7 @@ def panel_values(workspace: Workspace, view: vtkMRMLSliceNode | None) -> tuple[d
     controller = workspace.controller
     content = content_of(controller, view)
     strip = strip_of(content.strip, content.shown_slice)
-    volume = workspace.volume_of(controller.volume) if controller.volume is not None else None
+    browser = browser_of(controller.volume) if controller.volume is not None else None
     values = _words(content) | {
         "busy": workspace.busy,
         "volumes": [{"id": node.GetID(), "name": node.GetName()} for node in workspace.volume_nodes],
@@ -44,10 +48,29 @@ def panel_values(workspace: Workspace, view: vtkMRMLSliceNode | None) -> tuple[d
         "model": controller.link.model,
         "window": controller.link.window,
         "messages": list(controller.messages),
-        "timeCount": volume.time_count if volume is not None else 1,
+        "timeCount": browser.GetNumberOfItems() if browser is not None else 1,
         "timePoint": controller.time,
+        "timeFree": is_free(controller),
+        "throughTime": is_free(controller) and controller.has_time_points and bool(controller.segment_id),
+        "channels": list(workspace.channels),
+        "policy": controller.link.policy,
     }
     return values, strip
+
+
+def is_free(controller: Controller) -> bool:
+    """Whether the time point can be changed without ending something."""
+    return controller.state in (State.PROMPTING, State.REVIEWING) and not (
+        controller.proposals is not None and controller.proposals.is_writing
+    )
+
+
+def policy_values(choices: tuple[PolicyChoice, ...]) -> list[dict[str, str]]:
+    """The list of memory policies."""
+    return [
+        {"name": one.name, "label": f"{one.name.replace('_', ' ').capitalize()} ({one.note})", "detail": one.sentence}
+        for one in choices
+    ]
 
 
 def strip_values(strip: QualityStrip) -> dict[str, Any]:

@@ -32,7 +32,9 @@ async def pass_request(
             request.method, url, params=request.query, headers=headers, data=body, timeout=ClientTimeout(total=None)
         ) as answer:
             passed = {name: answer.headers[name] for name in _TO_BROWSER if name in answer.headers}
-            response = web.StreamResponse(status=answer.status, headers=passed | HEADERS)
+            # the browser may keep no images, and asks before it shows what it kept: the session may have ended
+            keeping = {"Cache-Control": "no-store" if path.startswith("download/") else "no-cache"}
+            response = web.StreamResponse(status=answer.status, headers=passed | HEADERS | keeping)
             await response.prepare(request)
             async for piece in answer.content.iter_chunked(1 << 16):
                 await response.write(piece)

@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 
@@ -128,7 +128,7 @@ def check_host(header: str, exposure: Exposure) -> None:
 
     With TLS the browser checks the name itself.
     """
-    if exposure.is_local and not is_loopback(urlsplit(f"//{header}").hostname or ""):
+    if exposure.is_local and not is_loopback(_split(f"//{header}").hostname or ""):
         raise RefusedError("This server answers to localhost only.")
 
 
@@ -137,10 +137,18 @@ def check_origin(headers: Mapping[str, str], *, needed: bool) -> None:
     origin = headers.get("Origin")
     if origin is None and not needed:
         return
-    if origin is None or urlsplit(origin).netloc != headers.get("Host"):
+    if origin is None or _split(origin).netloc != headers.get("Host"):
         raise RefusedError("This request does not come from the app's own page.")
 
 
 def same_token(given: str, token: str) -> bool:
     """Whether two tokens are equal, in a time that does not tell how much of them is."""
-    return hmac.compare_digest(given.encode(), token.encode())
+    # headers come with surrogates in place of bytes that are no text
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise RefusedError("The request names an address that cannot be read.") from error

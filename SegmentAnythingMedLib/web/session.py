@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -17,17 +16,19 @@ from trame_slicer.core import SlicerApp
 
 from SegmentAnythingMedLib import __version__
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
+from SegmentAnythingMedLib.memory.policies import policy_choices
 from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.panel.actions import BY_NAME, perform
 from SegmentAnythingMedLib.panel.models import model_choices
 from SegmentAnythingMedLib.web.downloads import Downloads
 from SegmentAnythingMedLib.web.page import FAVICON, page, shortcuts
-from SegmentAnythingMedLib.web.panel_state import model_values
+from SegmentAnythingMedLib.web.panel_state import is_free, model_values, policy_values
 from SegmentAnythingMedLib.web.pump import Pump
 from SegmentAnythingMedLib.web.relay import SECRET_HEADER
+from SegmentAnythingMedLib.web.security import same_token
 from SegmentAnythingMedLib.web.segment_nodes import recolor_segment, rename_segment
 from SegmentAnythingMedLib.web.uploads import Uploads, UploadTooLargeError
-from SegmentAnythingMedLib.web.views import Views
+from SegmentAnythingMedLib.web.views import TAGS, Views
 from SegmentAnythingMedLib.web.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Session:
         self._tasks: list[asyncio.Task[object]] = []
         self._registry = ModelRegistry()
         self._choices = model_choices(self._registry)
+        self._policies = policy_choices()
         folder = Path(config.folder)
         self.workspace = Workspace(SlicerApp(), folder)
         self.controller = self.workspace.controller
@@ -108,6 +110,7 @@ class Session:
                 "strip": None,
                 "sliders": {},
                 "models": model_values(self._choices),
+                "policies": policy_values(self._policies),
                 "shortcuts": shortcuts(),
                 "maximised": "",
             }
@@ -126,14 +129,16 @@ class Session:
             "choose_segment": controller.set_segment,
             "rename_segment": lambda segment, name: rename_segment(controller, segment, name),
             "recolor_segment": lambda segment, color: recolor_segment(controller, segment, color),
-            "choose_time": controller.set_time,
+            "choose_policy": self._choose_policy,
+            "choose_channels": lambda *node_ids: self.workspace.choose_channels(node_ids),
+            "choose_time": self._choose_time,
+            "through_time": self._through_time,
             "go_to_fraction": self._go_to_fraction,
             "scroll_view": self.views.scroll,
             "step_slice": self.views.step,
             "reset_view": self.views.reset,
             "maximise": self._maximise,
             "say": lambda sentence: controller.tell(str(sentence)[:500]),
-            "say_busy": self._say_busy,
         }.items():
             self._server.trigger(name)(self._pushing(verb))
 
@@ -145,7 +150,7 @@ class Session:
                 verb(*values)
             except SegmentAnythingMedError as error:
                 self.controller.tell(str(error))
-            except (TypeError, ValueError, KeyError, AttributeError):
+            except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError):
                 logger.exception("A message of the browser was not understood")
             self.pump.push()
 
@@ -173,18 +178,30 @@ class Session:
         if any(one.card.name == name and one.is_ready for one in self._choices):
             self.controller.set_model(name)
 
+    def _choose_policy(self, name: str) -> None:
+        if any(one.name == name for one in self._policies):
+            self.controller.set_policy(name)
+
+    def _choose_time(self, time: int) -> None:
+        count = self.pump.panel["timeCount"]
+        if is_free(self.controller) and int(time) in range(count):
+            self.controller.set_time(int(time))
+
+    def _through_time(self) -> None:
+        if is_free(self.controller):
+            self.controller.propagate_through_time()
+
     def _go_to_fraction(self, fraction: float) -> None:
         index = self.pump.strip.slice_at(float(fraction))
         if index is not None:
             self.controller.go_to_slice(index)
 
     def _maximise(self, tag: str) -> None:
+        if tag not in TAGS:
+            return
         state = self._server.state
         state.maximised = "" if state.maximised == tag else tag
         self.views.show(state.maximised)
-
-    def _say_busy(self, sentence: str) -> None:
-        self.workspace.busy = str(sentence)[:200]
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -196,11 +213,12 @@ class Session:
     async def _only_for_the_gate(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if not hmac.compare_digest(request.headers.get(SECRET_HEADER, "").encode(), self._secret.encode()):
+        if not same_token(request.headers.get(SECRET_HEADER, ""), self._secret):
             raise web.HTTPForbidden(text="This address belongs to one browser session.")
         return await handler(request)
 
     async def _upload(self, request: web.Request) -> web.Response:
+        self.workspace.arriving += 1
         try:
             paths = await self._uploads.receive(request)
         except UploadTooLargeError as error:
@@ -210,6 +228,8 @@ class Session:
         except (ValueError, OSError) as error:
             logger.warning("An upload failed: %s", type(error).__name__)
             return _sentence("The files could not be received: send them again.", 400)
+        finally:
+            self.workspace.arriving -= 1
         await self.workspace.open(paths)
         return web.json_response({"opened": len(paths)})
 

@@ -15,13 +15,16 @@ SUFFIXES = (".seg.nrrd", ".mrb", ".json", *VOLUME_SUFFIXES)
 
 _HEADER_BYTES = 1 << 20
 _ARCHIVE_FACTOR = 20
+_MOST_NAME_BYTES = 160
+"""File systems take 255; an ending and a number may be added."""
 _FILE_ATTRIBUTES = re.compile(r"fileName|fileListMember\d*|uri|uriListMember\d*", re.IGNORECASE)
 
 
 def safe_name(name: str) -> str:
     """A file name without folders, control characters and what shells or headers give a meaning to."""
     base = re.split(r"[\\/]", name)[-1]
-    return re.sub(r"[^\w.\- ]", "_", base).strip(". ")[-100:] or "file"
+    clean = re.sub(r"[^\w.\- ]", "_", base).encode(errors="replace")[-_MOST_NAME_BYTES:]
+    return clean.decode(errors="ignore").strip(". ") or "file"
 
 
 def check_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from pathlib import Path
@@ -52,24 +53,28 @@ class Uploads:
             raise self._too_large()
         folder = self._folder / f"upload-{next(self._numbers)}"
         folder.mkdir(mode=0o700)
-        paths: list[Path] = []
-        left = self._limit
         try:
-            async for part in await request.multipart():
-                if not part.filename:
-                    continue
-                if len(paths) == MOST_FILES:
-                    raise VolumeError(f"More than {MOST_FILES} files were sent: choose one series.")
-                check_name(safe_name(part.filename))
-                paths.append(self._new_path(folder, part.filename, len(paths)))
-                left -= await self._write(paths[-1], part, left)
-            if not paths:
-                raise VolumeError("No file was sent: choose at least one.")
+            paths = await self._receive_into(folder, request)
             for path in paths:
-                check_content(path, self._limit)
-        except SegmentAnythingMedError:
+                await asyncio.to_thread(check_content, path, self._limit)
+        except BaseException:  # also when the browser goes away in the middle
             _remove(folder)
             raise
+        return paths
+
+    async def _receive_into(self, folder: Path, request: Request) -> tuple[Path, ...]:
+        paths: list[Path] = []
+        left = self._limit
+        async for part in await request.multipart():
+            if not part.filename:
+                continue
+            if len(paths) == MOST_FILES:
+                raise VolumeError(f"More than {MOST_FILES} files were sent: choose one series.")
+            check_name(safe_name(part.filename))
+            paths.append(self._new_path(folder, part.filename, len(paths)))
+            left -= await self._write(paths[-1], part, left)
+        if not paths:
+            raise VolumeError("No file was sent: choose at least one.")
         return tuple(paths)
 
     @staticmethod

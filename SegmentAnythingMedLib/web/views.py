@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ PLACES = (
     ViewPlace("Green", "Coronal", "#6DAD4A"),
     ViewPlace(THREE_D, "3D", "#8AA0C8"),
 )
+TAGS = tuple(place.tag for place in PLACES)
 
 
 class Views:
@@ -136,13 +138,13 @@ class Views:
     def scroll(self, tag: str, offset_mm: float) -> None:
         """Let a slice view show another slice."""
         view = self.slices.get(tag)
-        if view is not None:
+        if view is not None and math.isfinite(offset_mm):
             view.set_slice_value(float(offset_mm))
 
     def step(self, tag: str, steps: int) -> None:
         """Go a number of slices further in a view."""
         view = self.slices.get(tag)
-        if view is not None:
+        if view is not None and math.isfinite(steps):
             low, high = view.get_slice_range()
             view.set_slice_value(min(max(view.get_slice_value() + steps * view.get_slice_step(), low), high))
 
@@ -174,6 +176,8 @@ class Views:
         """
         view, places = self.slices.get(tag), np.asarray(fractions, dtype=np.float64)
         if view is None or places.ndim != 2 or places.shape[1] != 2 or not 2 <= len(places) <= _MOST_POINTS:
+            return None
+        if not np.isfinite(places).all():
             return None
         width, height = view.render_window().GetSize()
         pixels = np.clip(places, 0, 1) * (width, height)

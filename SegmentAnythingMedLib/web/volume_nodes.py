@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,10 @@ import vtk
 from vtkmodules.util.numpy_support import numpy_to_vtk
 
 from SegmentAnythingMedLib.errors import OutputError
-from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
+from SegmentAnythingMedLib.geometry import Plane, SliceGeometry, VolumeGeometry
 from SegmentAnythingMedLib.io.labels import Labels, Segment
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame, matrix_of
-from SegmentAnythingMedLib.mrml.label_grid import Box, labelmap_of, read_box, shift_between
+from SegmentAnythingMedLib.mrml.label_grid import Box, labelmap_of, read_box, shift_between, stamp_of
 from SegmentAnythingMedLib.mrml.segment_reader import segment_on_slice
 from SegmentAnythingMedLib.volume import Modality, Volume
 from SegmentAnythingMedLib.windowing import choose_window
@@ -26,6 +27,16 @@ LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 """The world of files (LPS) to the world of the scene (RAS), and back."""
 
 _DICOM_MODALITY = {Modality.CT: "CT", Modality.MR: "MR", Modality.PET: "PT", Modality.ULTRASOUND: "US"}
+
+
+@dataclass(frozen=True)
+class FoundSegment:
+    """A segment of the scene: name, colour, terminology or None, and (K, J, I) bool on its volume's grid."""
+
+    name: str
+    color: tuple[float, float, float]
+    terminology: str | None
+    mask: np.ndarray
 
 
 def add_volume(scene: vtkMRMLScene, volume: Volume) -> vtkMRMLScalarVolumeNode:
@@ -57,10 +68,8 @@ def show_window(node: vtkMRMLScalarVolumeNode, volume: Volume, name: str) -> Non
     display.SetWindowLevel(high - low, (high + low) / 2)
 
 
-def labels_of_segmentation(
-    node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode, volume: Volume | None
-) -> Labels:
-    """The segments that have voxels, on the grid of their volume, world LPS.
+def segments_of(node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode) -> Iterator[FoundSegment | None]:
+    """The segments that have a labelmap, on the grid of their volume.
 
     Parameters
     ----------
@@ -68,42 +77,75 @@ def labels_of_segmentation(
         The segmentation.
     volume_node
         Its volume in the scene.
-    volume
-        What the volume node was made of; None if it came with a scene.
+
+    Yields
+    ------
+    FoundSegment or None
+        None after some milliseconds of work, so that the caller can do something else between.
+
+    Raises
+    ------
+    OutputError
+        If something changes a segment meanwhile: a file of two moments would be wrong.
+    """
+    frame, segmentation = VolumeFrame.of(volume_node), node.GetSegmentation()
+    for segment_id in segmentation.GetSegmentIDs():
+        image = labelmap_of(node, segment_id)
+        if image is None:
+            continue
+        before, mask = stamp_of(image), np.zeros(frame.local.shape_kji, dtype=bool)
+        for part, voxels in _parts_on(frame, node, segment_id):
+            mask[part] = voxels
+            yield None
+            image = labelmap_of(node, segment_id)
+            if node.GetScene() is None or image is None or stamp_of(image) != before:
+                raise OutputError("The segments were changed while they were read: save again.")
+        known, term = segmentation.GetSegment(segment_id), vtk.reference("")
+        has_term = known.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), term)
+        yield FoundSegment(known.GetName(), tuple(known.GetColor()), str(term) if has_term else None, mask)
+
+
+def labels_of(found: Sequence[FoundSegment], geometry: VolumeGeometry) -> Labels:
+    """Segments that have voxels as labels of a file; touches no node, so a thread can do it.
+
+    Parameters
+    ----------
+    found
+        On the grid of ``geometry``.
+    geometry
+        World LPS.
 
     Raises
     ------
     OutputError
         If no segment has a voxel.
     """
-    frame, segmentation = VolumeFrame.of(volume_node), node.GetSegmentation()
-    segments: list[Segment] = []
-    for number in range(segmentation.GetNumberOfSegments()):
-        segment_id = segmentation.GetNthSegmentID(number)
-        mask = _mask_on(frame, node, segment_id)
-        if not mask.any():
-            continue
-        known, value = segmentation.GetSegment(segment_id), len(segments) + 1
-        layer = mask.astype(np.uint8 if value < 256 else np.uint16) * value
-        terminology = vtk.reference("")
-        has_term = known.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
-        segments.append(
-            Segment(known.GetName(), layer, value, tuple(known.GetColor()), str(terminology) if has_term else None)
-        )
-    if not segments:
+    filled = [one for one in found if one.mask.any()]
+    if not filled:
         raise OutputError("No segment has a voxel yet: press Accept first, what is proposed is not in the file.")
-    local = frame.local
-    geometry = volume.geometry if volume is not None else replace(local, ijk_to_world=LPS_TO_RAS @ local.ijk_to_world)
+    segments = []
+    for value, one in enumerate(filled, start=1):
+        layer = one.mask.astype(np.uint8 if value < 256 else np.uint16) * value
+        segments.append(Segment(one.name, layer, value, one.color, one.terminology))
     return Labels(geometry, tuple(segments))
 
 
-def _mask_on(frame: VolumeFrame, node: vtkMRMLSegmentationNode, segment_id: str) -> np.ndarray:
-    """(K, J, I) bool of a segment on the volume's grid: copied where the grids agree, else the nearest voxel."""
+def geometry_lps(volume_node: vtkMRMLScalarVolumeNode) -> VolumeGeometry:
+    """The geometry of a volume of the scene as files have it."""
+    local = VolumeFrame.of(volume_node).local
+    return replace(local, ijk_to_world=LPS_TO_RAS @ local.ijk_to_world)
+
+
+def _parts_on(frame: VolumeFrame, node: vtkMRMLSegmentationNode, segment_id: str) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slabs of the volume's grid and a segment's (K, J, I) bool there: copied where grids agree, else the nearest."""
     image = labelmap_of(node, segment_id)
-    if image is None or shift_between(VolumeFrame.of_labelmap(image, frame.transform), frame) is not None:
-        return read_box(node, segment_id, frame, Box((0, 0, 0), frame.local.shape_kji))
+    if shift_between(VolumeFrame.of_labelmap(image, frame.transform), frame) is not None:
+        for slab in Box((0, 0, 0), frame.local.shape_kji).slabs():
+            yield slice(slab.low[0], slab.high[0]), read_box(node, segment_id, frame, slab)
+        return
     slices = SliceGeometry(frame.geometry, Plane(2))
-    return np.stack([segment_on_slice(node, segment_id, frame, slices, k) for k in range(slices.count)])
+    for k in range(slices.count):
+        yield slice(k, k + 1), segment_on_slice(node, segment_id, frame, slices, k)[np.newaxis]
 
 
 def _filled(scene: vtkMRMLScene, volume: Volume, time: int) -> vtkMRMLScalarVolumeNode:

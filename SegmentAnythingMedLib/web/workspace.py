@@ -19,6 +19,7 @@ from SegmentAnythingMedLib.mrml.scene import default_volume
 from SegmentAnythingMedLib.prompts_file import load_prompts
 from SegmentAnythingMedLib.web.segment_nodes import add_segmentation
 from SegmentAnythingMedLib.web.volume_nodes import add_volume, show_window
+from SegmentAnythingMedLib.windowing import WINDOW_NAMES
 from SegmentAnythingMedLib.worker.client import WorkerClient
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from SegmentAnythingMedLib.volume import Volume
     from SegmentAnythingMedLib.web.views import Views
+
+MOST_CHANNELS = 2
+"""Further volumes that a model can be given."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +51,13 @@ class Workspace:
         self.scene = app.scene
         self.controller = Controller(app.scene, lambda: WorkerClient(folder=folder))
         self.views: Views | None = None
-        self.busy = ""
+        self.reading = ""
+        self.arriving = 0
+        self.channels: tuple[str, ...] = ()
+        self._opening = asyncio.Lock()
         self._volumes: dict[str, Volume] = {}
-        app.register_module_logic(slicer.vtkSlicerSequencesLogic())
+        # kept here: the application logic alone does not keep it alive, and without it sequences have no volume
+        self._sequences = app.register_module_logic(slicer.vtkSlicerSequencesLogic())
 
     # -- volumes -------------------------------------------------------------------------------------------------
 
@@ -70,8 +78,24 @@ class Workspace:
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
             self._show(node)
 
+    def choose_channels(self, node_ids: Sequence[str]) -> None:
+        """Give the model up to two other volumes as further channels; the segmentation stays."""
+        controller, volume = self.controller, self.controller.volume
+        known = {node.GetID(): node for node in self.volume_nodes if node is not volume}
+        chosen = tuple(dict.fromkeys(name for name in node_ids if name in known))[:MOST_CHANNELS]
+        if volume is None or chosen == self.channels:
+            return
+        segmentation, segment = controller.segmentation, controller.segment_id
+        self.channels = chosen
+        controller.set_volume(volume, [known[name] for name in chosen])
+        controller.set_segmentation(segmentation)
+        if segment:
+            controller.set_segment(segment)
+
     def choose_window(self, name: str) -> None:
         """Show the volume through a window, and give it to the model like that."""
+        if name not in (*WINDOW_NAMES, "display"):
+            return
         node = self.controller.volume
         volume = self.volume_of(node) if node is not None else None
         if volume is not None:
@@ -82,26 +106,34 @@ class Workspace:
                 return
         self.controller.set_window(name)
 
+    @property
+    def busy(self) -> str:
+        """What the user waits for, in words; empty when for nothing."""
+        return self.reading or ("Receiving files" if self.arriving else "")
+
     # -- files ---------------------------------------------------------------------------------------------------
 
     async def open(self, paths: Sequence[Path]) -> bool:
         """Open files: one volume or DICOM series, a segmentation, a scene bundle, prompts; whether all went well."""
-        try:
-            self.busy = f"Reading {paths[0].name}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
-            # volumes before what lies on them
-            for group in sorted(_groups(paths), key=lambda group: _rank(group[0])):
-                await self._open(group)
-        except SegmentAnythingMedError as error:
-            sentence = str(error)
-            for folder in {str(path.parent) for path in paths}:  # where it lies here is no concern of the browser's
-                sentence = sentence.replace(f"{folder}{os.sep}", "")
-            self.controller.tell(sentence)
-            return False
-        except MemoryError:
-            self.controller.tell("There is not enough memory for this file: close other sessions or crop the volume.")
-            return False
-        finally:
-            self.busy = ""
+        async with self._opening:  # what comes meanwhile waits: it may lie on what is being read
+            self.reading = f"Reading {paths[0].name}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+            try:
+                # volumes before what lies on them
+                for group in sorted(_groups(paths), key=lambda group: _rank(group[0])):
+                    await self._open(group)
+            except SegmentAnythingMedError as error:
+                sentence = str(error)
+                for folder in {str(path.parent) for path in paths}:  # where it lies here is no concern of the browser's
+                    sentence = sentence.replace(f"{folder}{os.sep}", "")
+                self.controller.tell(sentence)
+                return False
+            except MemoryError:
+                self.controller.tell(
+                    "There is not enough memory for this file: close other sessions or crop the volume."
+                )
+                return False
+            finally:
+                self.reading = ""
         return True
 
     async def _open(self, group: tuple[Path, ...]) -> None:
@@ -123,6 +155,8 @@ class Workspace:
         if node is None:
             raise VolumeError("Open the volume first, then its segmentation.")
         labels = await asyncio.to_thread(read_labels, path, self.volume_of(node))
+        if self.controller.volume is not node:
+            raise VolumeError(f"Another volume was chosen while {path.name} was read: open it again.")
         self.controller.set_segmentation(add_segmentation(self.scene, labels, node, path.name.partition(".")[0]))
         self.controller.tell(f"Opened {path.name}: {len(labels.segments)} segments.")
 
@@ -156,6 +190,7 @@ class Workspace:
             self.controller.tell('The prompts were read: press "Both ways" to carry the outline through the volume.')
 
     def _show(self, node: vtkMRMLScalarVolumeNode) -> None:
+        self.channels = ()
         self.controller.set_volume(node)
         if self.views is not None:
             self.views.show_volume(node)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 DEADLINE_MS = 60_000
 
@@ -79,6 +82,12 @@ class AppPage:
         self.tab.goto(url)
         self.tab.wait_for_selector(".panel")
 
+    def open_again(self, address: str) -> Any:
+        """Another tab of the same browser."""
+        tab = self._context.new_page()
+        tab.goto(address)
+        return tab
+
     def close(self) -> None:
         self._context.close()
 
@@ -101,6 +110,16 @@ class AppPage:
             self.tab.wait_for_function(script)
         except Exception as error:
             raise AssertionError(f"{expression} never held; the panel: {self.panel}") from error
+
+    def trigger(self, name: str, *values: object) -> None:
+        """Send the session a message, as the page's own code does, or as nobody should."""
+        self.tab.evaluate("([name, values]) => window.trame.trigger(name, values)", [name, list(values)])
+
+    def look_only(self) -> None:
+        """Whatever a test before has begun: back to looking."""
+        for _ in range(2):  # the first ends placing, the second a propagation
+            self.trigger("act", "stop")
+        self.until("!panel.placing && panel.state !== 'propagating' && !panel.busy")
 
     def press(self, action: str) -> None:
         """A button of the panel."""
@@ -130,6 +149,15 @@ class AppPage:
         for place in places[1:]:
             self.tab.mouse.move(*self.place(tag, *place), steps=8)
         self.tab.mouse.up()
+
+    def pixels(self, tag: str) -> np.ndarray:
+        """(rows, columns, 3 or 4) uint8 of a view, as it is seen now."""
+        import SimpleITK
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "view.png")
+            self.tab.locator(f".view[data-view={tag}] .picture").screenshot(path=path)
+            return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))
 
     def key(self, tag: str, key: str) -> None:
         """Press a key with the mouse over a view."""

@@ -54,6 +54,41 @@ def volume_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ellipsoid(tmp_path_factory.mktemp("volume") / "ellipsoid.nrrd")
 
 
+def write_dicom(folder: Path, size_ijk: tuple[int, int, int] = (48, 40, 16)) -> Path:
+    """A CT series of the ellipsoid, tilted and anisotropic, a file a slice, in its own folder."""
+    pydicom = pytest.importorskip("pydicom", reason="pip install pydicom")
+    ct, made = pydicom.uid.CTImageStorage, [pydicom.uid.generate_uid() for _ in range(3)]
+    matrix, spacing = tilted_geometry(size_ijk).ijk_to_world, (1.0, 1.3, 2.5)
+    noise = np.random.default_rng(5).normal(0, 8, size_ijk[::-1])
+    for k, pixels in enumerate((100.0 * ellipsoid(size_ijk) + noise).astype(np.int16)):
+        one = pydicom.Dataset()
+        one.file_meta = pydicom.dataset.FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = ct
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = pydicom.uid.generate_uid()
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = made
+        one.PatientName, one.PatientID, one.PatientBirthDate, one.PatientSex = "Doe^Jane", "1", "", ""
+        one.StudyDate, one.StudyTime, one.StudyID, one.AccessionNumber = "20200101", "120000", "1", ""
+        one.ReferringPhysicianName, one.Modality, one.Manufacturer, one.SeriesNumber = "", "CT", "nobody", 3
+        one.SeriesDescription, one.InstanceNumber, one.PatientPosition = "phantom", k + 1, "HFS"
+        one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        one.ImagePositionPatient = [round(float(x), 6) for x in (matrix @ (0, 0, k, 1))[:3]]
+        axes = [*(matrix[:3, 0] / spacing[0]), *(matrix[:3, 1] / spacing[1])]
+        one.ImageOrientationPatient = [round(float(x), 9) for x in axes]
+        one.PixelSpacing, one.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.Rows, one.Columns = pixels.shape
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.PixelData = pixels.tobytes()
+        one.save_as(folder / f"IM{k:04d}", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dicom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dicom(tmp_path_factory.mktemp("dicom"))
+
+
 @pytest.fixture(scope="session")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
     """Starts servers with arguments of ``segment-anything-med web``, and ends them."""
@@ -80,9 +115,9 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def server(serving: Callable[..., Server], volume_file: Path) -> Server:
-    """One server for most tests: each of their pages is a session with the ellipsoid in it."""
-    return serving(volume_file, "--sessions", 8, "--max-upload-mb", 4)
+def server(serving: Callable[..., Server], volume_file: Path, dicom_folder: Path) -> Server:
+    """One server for most tests: each of their pages is a session with the ellipsoid and a DICOM series in it."""
+    return serving(volume_file, dicom_folder, "--sessions", 8, "--max-upload-mb", 4)
 
 
 @pytest.fixture(scope="session")
@@ -116,20 +151,19 @@ def new_page(browser: object) -> Iterator[Callable[..., AppPage]]:
 def session(new_page: Callable[..., AppPage], server: Server) -> AppPage:
     """A session with the ellipsoid, for all tests that do not need their own: it takes seconds to start."""
     page = new_page(server.url)
-    page.until("panel.volume && sliders.Red")
+    page.until("panel.volumes.length === 2 && !panel.busy && sliders.Red")
     return page
 
 
 @pytest.fixture
 def page(session: AppPage) -> Iterator[AppPage]:
-    """The session, with the ellipsoid chosen and a new segment."""
+    """The session, with the ellipsoid chosen and no segment yet, whatever tests before have left."""
     session.tab.set_viewport_size({"width": 1400, "height": 900})
-    first = session.panel["volumes"][0]["id"]
-    session.tab.locator("[data-field=volume]").select_option(first)
-    session.until(f"panel.volume === '{first}' && !panel.placing")
-    if session.panel["segments"]:
-        count = len(session.panel["segments"])
-        session.press("add-segment")
-        session.until(f"panel.segments.length === {count + 1} && panel.quality === null && !panel.candidate")
+    session.look_only()
+    first, second, *_ = (one["id"] for one in session.panel["volumes"])
+    for volume in (first, second, first):  # choosing another volume lets go of the segmentation
+        session.tab.locator("[data-field=volume]").select_option(volume)
+        session.until(f"panel.volume === '{volume}'")
+    session.until("panel.segments.length === 0 && sliders.Red")
     yield session
     assert session.errors == []

@@ -91,7 +91,8 @@ def gate(serving: Callable[..., Server]) -> Iterator[Server]:
 def test_without_the_token_nothing_is_shown(gate: Server) -> None:
     assert ask(gate).status == 401
     assert ask(gate, "/?token=wrong").status == 401
-    assert ask(gate, token="wrong").status == 401
+    for wrong in ("wrong", gate.token[:-1], gate.token + "x", "\xe9\xff"):
+        assert ask(gate, token=wrong).status == 401
     assert ask(gate, "/s/0123/index.html").status == 401
     welcome = ask(gate, f"/?token={gate.token}")
     assert welcome.status == 303 and welcome.getheader("Location") == "/"
@@ -108,6 +109,12 @@ def test_another_host_or_origin_is_refused(gate: Server) -> None:
     assert ask(gate, "/s/0123/upload", "POST", gate.token, **same).status == 404
     socket = {"Upgrade": "websocket", "Connection": "Upgrade"}
     assert ask(gate, "/s/0123/ws", token=gate.token, **socket).status == 403
+    for origin in ("https://evil.example.org", "null", f"http://localhost:{gate.port}.evil.org", "http://[", "\xff"):
+        assert ask(gate, "/s/0123/ws", token=gate.token, Origin=origin, **socket).status == 403
+    assert ask(gate, "/s/0123/ws", token=gate.token, Host="[", **socket).status in (400, 403)
+    own = {"Origin": f"http://127.0.0.1:{gate.port}"}
+    assert ask(gate, "/s/0123/ws", **own, **socket).status == 401, "the token is asked for, too"
+    assert ask(gate, "/s/0123/ws", token=gate.token, **own, **socket).status == 404
 
 
 def test_more_sessions_than_allowed_get_a_sentence_and_all_answers_forbid_other_servers(gate: Server) -> None:

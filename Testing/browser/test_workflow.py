@@ -21,7 +21,7 @@ def draw_box(page: AppPage) -> None:
     page.until("panel.placing === 'box'")
     page.click("Red", 0.32, 0.16)
     page.click("Red", 0.68, 0.84)
-    page.until("panel.quality !== null && panel.state === 'prompting'")
+    page.until("panel.quality !== null && ['prompting', 'reviewing'].includes(panel.state)")
 
 
 def test_a_box_becomes_a_segment_and_its_file_is_the_command_lines(
@@ -87,7 +87,7 @@ def test_clicks_keys_candidates_strokes_and_names(page: AppPage) -> None:
             "box": [(0.33, 0.2), (0.67, 0.8)],
         }
         page.drag("Green", *strokes[kind])
-        page.until("panel.quality !== null && panel.state === 'prompting'")
+        page.until("panel.quality !== null && ['prompting', 'reviewing'].includes(panel.state)")
 
     row = page.tab.locator(".segment").first  # not the one that is chosen
     row.locator("input[type=text]").fill("Left kidney")

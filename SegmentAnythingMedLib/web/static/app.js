@@ -106,14 +106,11 @@
     if (!files.length) return;
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
-    trigger("say_busy", files.length === 1 ? `Sending ${files[0].name}` : `Sending ${files.length} files`);
     try {
       const answer = await fetch("upload", { method: "POST", body: form });
       if (!answer.ok) trigger("say", await sentence(answer));
     } catch (error) {
       trigger("say", "The files could not be sent: the connection was lost, or they are too large.");
-    } finally {
-      trigger("say_busy", "");
     }
   }
 
@@ -173,6 +170,11 @@
       return (event.clientX - box.left) / box.width;
     },
     scroll(tag, event) { trigger("scroll_view", tag, Number(event.target.value)); },
+    chooseChannel(place, event) {
+      const chosen = [...panel().channels];
+      chosen[place] = event.target.value;
+      trigger("choose_channels", ...chosen.filter(Boolean));
+    },
     chooseModel(event) { trigger("choose_model", event.target.value); },
   };
 })();
