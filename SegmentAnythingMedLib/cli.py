@@ -138,15 +138,23 @@ def _add_web(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
-    models = commands.add_parser("models", help="which models there are")
-    actions = models.add_subparsers(title="actions", metavar="ACTION", required=True)
+    models = commands.add_parser("models", help="which models there are; get and remove their weights")
+    actions = models.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     listing = actions.add_parser("list", parents=[common], help="all models, and whether they are ready")
-    listing.add_argument("--json", action="store_true")
-    listing.set_defaults(run=_run_models_list)
     info = actions.add_parser("info", parents=[common], help="all that is known of a model")
-    info.add_argument("name")
-    info.add_argument("--json", action="store_true")
-    info.set_defaults(run=_run_models_info)
+    download = actions.add_parser("download", parents=[common], help="fetch a model's weights from its makers")
+    bring = actions.add_parser("import", parents=[common], help="take in a weights file that you have")
+    remove = actions.add_parser("remove", parents=[common], help="delete a model's weights")
+    for action in (info, download, remove):
+        action.add_argument("name", help="a name from 'models list'")
+    for action in (listing, info):
+        action.add_argument("--json", action="store_true")
+    for action in (listing, info, bring, remove):
+        action.set_defaults(run=_run_models)
+    download.add_argument("--accept-licence", action="store_true", help="without being asked")
+    download.set_defaults(run=_run_models_download)
+    bring.add_argument("file", help=".pt or .safetensors, of SAM 2, MedSAM2 or EdgeTAM")
+    bring.add_argument("--name", help="default: found by the file's hash or name")
 
 
 def _run_segment(options: argparse.Namespace) -> int:
@@ -247,47 +255,46 @@ def _sentences(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _run_models_list(options: argparse.Namespace) -> int:
+def _run_models(options: argparse.Namespace) -> int:
     from SegmentAnythingMedLib.models.registry import ModelRegistry
+    from SegmentAnythingMedLib.models.weights import commands
 
     registry = ModelRegistry()
-    rows = [
-        {
-            "name": card.name,
-            "ready": registry.is_present(card),
-            "licence": card.licence,
-            "research_only": card.research_only,
-            "title": card.title,
-        }
-        for card in registry.cards
-    ]
-    if options.json:
-        print(json.dumps(rows))
-        return EXIT_DONE
-    width = max(len(row["name"]) for row in rows)
-    for row in rows:
-        state = "ready" if row["ready"] else "no weights"
-        only = ", research only" if row["research_only"] else ""
-        print(f"{row['name']:<{width}}  {state:<10}  {row['title']} ({row['licence']}{only})")
+    if options.action == "import":
+        commands.import_model(options.file, registry, options.name, print)
+    elif options.action == "remove":
+        commands.remove_model(options.name, registry, print)
+    else:
+        listed = options.action == "list"
+        found = [commands.model_row(card, registry) for card in registry.cards] if listed else None
+        found = commands.model_fields(registry.card(options.name), registry) if found is None else found
+        lines = commands.list_lines if listed else commands.info_lines
+        print(json.dumps(found) if options.json else "\n".join(lines(found)))
     return EXIT_DONE
 
 
-def _run_models_info(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
+def _run_models_download(options: argparse.Namespace) -> int:
     from SegmentAnythingMedLib.models.registry import ModelRegistry
+    from SegmentAnythingMedLib.models.weights.commands import download_model
 
-    registry = ModelRegistry()
-    card = registry.card(options.name)
-    content = asdict(card) | {"ready": registry.is_present(card), "weights_folder": str(registry.weights)}
-    if options.json:
-        print(json.dumps(content))
-        return EXIT_DONE
-    for key, value in content.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else value
-        if shown not in ("", {}, 0, 0.0):
-            print(f"{key.replace('_', ' '):<15} {shown}")
+    ask, show = _ask if sys.stdin.isatty() else None, _show_download if sys.stderr.isatty() else lambda _: None
+    try:
+        download_model(options.name, ModelRegistry(), options.accept_licence, ask, print, show)
+    except KeyboardInterrupt:
+        print("\nStopped; what came is kept: the same command goes on from there.", file=sys.stderr)
+        return EXIT_CANCELLED
     return EXIT_DONE
+
+
+def _ask(question: str) -> bool:
+    print(f"{question} [y/n] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _show_download(progress: Any) -> None:
+    part = "" if progress.fraction is None else f"{progress.fraction:4.0%} of {progress.total / 1e6:.0f} MB, "
+    ending = "\n" if progress.done == progress.total else ""
+    print(f"\r{part}{progress.done / 1e6:.1f} MB here  ", end=ending, file=sys.stderr, flush=True)
 
 
 def _run_demo(options: argparse.Namespace) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError
 from SegmentAnythingMedLib.models.base import SliceModel, VolumeModel
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.resources import resource_path
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "classic"
 _EXTRAS = {"torch": "torch", "safetensors": "torch"}
@@ -33,14 +36,33 @@ class ModelRegistry:
     folders
         Folders of ``*.json`` cards, later ones win; by default the library's and the user's.
     weights
-        Folder of weight files.
+        Folder of weight files. A card there that cannot be read is left out: see `unreadable`.
+
+    Attributes
+    ----------
+    unreadable
+        A sentence for each card in ``weights`` that was left out.
     """
 
     def __init__(self, folders: Iterable[Path] | None = None, weights: Path | None = None) -> None:
         self.weights = weights if weights is not None else weights_folder()
         searched = list(folders) if folders is not None else [resource_path("ModelCards"), self.weights]
-        found = [ModelCard.from_json(path) for folder in searched for path in _card_files(folder)]
-        self._cards = {card.name: card for card in found}
+        self.unreadable: tuple[str, ...] = ()
+        self._cards: dict[str, ModelCard] = {}
+        for folder in searched:
+            for path in _card_files(folder):
+                self._take(path, folder == self.weights)
+
+    def _take(self, path: Path, is_users: bool) -> None:
+        try:
+            card = ModelCard.from_json(path)
+        except ModelFileError as error:
+            if not is_users:
+                raise
+            log.warning("%s", error)
+            self.unreadable += (str(error),)
+        else:
+            self._cards[card.name] = card
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:

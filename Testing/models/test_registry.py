@@ -65,6 +65,20 @@ def test_a_card_of_the_user_replaces_the_librarys(tmp_path: Path) -> None:
     assert registry.card("classic").title == "Better"
 
 
+def test_a_broken_card_of_the_user_is_said_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken.json").write_text('{"name": "half', encoding="utf-8")
+    registry = ModelRegistry(weights=tmp_path)
+    assert registry.card("classic").name == "classic"
+    assert "broken.json cannot be read" in registry.unreadable[0]
+    assert "broken.json" in caplog.text
+
+
+def test_a_broken_card_of_the_library_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"name": "half', encoding="utf-8")
+    with pytest.raises(ModelFileError, match=r"broken\.json cannot be read"):
+        ModelRegistry([tmp_path], tmp_path / "weights")
+
+
 def test_an_unknown_family_or_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(GOOD | {"family": "alien"}))
     registry = ModelRegistry([tmp_path], tmp_path)

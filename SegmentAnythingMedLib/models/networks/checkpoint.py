@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from SegmentAnythingMedLib.errors import ModelFileError
 from .hiera import HIERA_SIZES
 from .sam2_network import Sam2Config
 
+# What torch's reader raises for a pickle that was cut or changed.
+_BROKEN = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 _ZIP_MAGIC = b"PK\x03\x04"
 _WRAPPERS = ("model", "state_dict")
 _NAMED_KEYS = 5
@@ -86,7 +89,7 @@ def _read_torch(path: Path, magic: bytes) -> Mapping[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFileError(f"{path.name} holds more than tensors and was refused; nothing in it was run.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _BROKEN as error:
         raise ModelFileError(f"{path.name} is truncated or damaged: download it again.") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

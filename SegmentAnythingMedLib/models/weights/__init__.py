@@ -1,0 +1,1 @@
+"""Getting weights onto this machine, trusting them, and taking them away again; see docs/models.md."""
