@@ -23,7 +23,7 @@ from SegmentAnythingMedLib.windowing import WINDOW_NAMES
 from SegmentAnythingMedLib.worker.client import WorkerClient
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
     from trame_slicer.core import SlicerApp
 
     from SegmentAnythingMedLib.volume import Volume
@@ -169,10 +169,9 @@ class Workspace:
             raise VolumeError(f"{path.name} holds no volume.")
         shown = default_volume(self.scene)
         self._show(shown if shown in new else new[0])
-        count = self.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
-        nodes = (self.scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(count))
-        saved = [node for node in nodes if not node.GetHideFromEditors()]
+        saved = self._segmentations()
         if saved:
+            saved[-1].SetDisplayVisibility(True)
             self.controller.set_segmentation(saved[-1])
 
     def import_prompts(self, path: Path) -> None:
@@ -189,9 +188,17 @@ class Workspace:
             self.views.center_on(markups.frame.ras_from_ijk(placed[-1].prompt.points_ijk.mean(axis=0)))
             self.controller.tell('The prompts were read: press "Both ways" to carry the outline through the volume.')
 
+    def _segmentations(self) -> list[vtkMRMLSegmentationNode]:
+        count = self.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+        nodes = (self.scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(count))
+        return [node for node in nodes if not node.GetHideFromEditors()]
+
     def _show(self, node: vtkMRMLScalarVolumeNode) -> None:
         self.channels = ()
         self.controller.set_volume(node)
+        for other in self._segmentations():
+            if other is not self.controller.segmentation:  # of another volume: it would stand in the way in 3D
+                other.SetDisplayVisibility(False)
         if self.views is not None:
             self.views.show_volume(node)
 

@@ -41,10 +41,10 @@ def ellipsoid(size_ijk: tuple[int, int, int]) -> np.ndarray:
     ) < 1
 
 
-def write_ellipsoid(path: Path, size_ijk: tuple[int, int, int] = SIZE_IJK) -> Path:
+def write_ellipsoid(path: Path, size_ijk: tuple[int, int, int] = SIZE_IJK, noise: float = 8.0) -> Path:
     """A noisy volume file with a brighter ellipsoid."""
-    noise = np.random.default_rng(3).normal(0, 8, size_ijk[::-1])
-    voxels = (100.0 * ellipsoid(size_ijk) + noise).astype(np.int16)
+    random = np.random.default_rng(3).normal(0, noise, size_ijk[::-1])
+    voxels = (100.0 * ellipsoid(size_ijk) + random).astype(np.int16)
     write_volume(path, Volume.from_array(voxels, tilted_geometry(size_ijk)))
     return path
 

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from SegmentAnythingMedLib.finetune import embedded_prompting as prompting  # noqa: E402
+from SegmentAnythingMedLib.finetune import embedded_unroll  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_examples import SLICES, Example, Start, draw_example  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_likelihood import LikelihoodMaps  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_loss import LossWeights, embedded_loss  # noqa: E402
@@ -86,7 +87,8 @@ def test_simulated_prompts_fit_the_mask(seed):
     assert prompting.wrong_mask(mask, random).any()
 
 
-def test_a_wrong_answer_gets_a_click_in_the_middle_of_its_error():
+def test_a_wrong_answer_gets_a_click_in_the_middle_of_its_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedded_unroll, "ANSWER_HIDDEN", 0.0)
     unroll = Unroll(Batch.of([an_example(count=1)]))
     missing = perfect(unroll)
     missing[0, 28:36, 28:36] = -10
@@ -97,6 +99,16 @@ def test_a_wrong_answer_gets_a_click_in_the_middle_of_its_error():
     assert maps["previous"][22, 22] > 0.9 and maps["previous"][32, 32] < 0.1
     unroll.advance(torch.full((1, 64, 64), 10.0))
     assert unroll.maps()[0, CHANNELS.index("negative")].max() > 0.9
+
+
+def test_inside_a_box_the_answer_is_not_shown_as_at_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedded_unroll, "ANSWER_HIDDEN", 1.0)
+    unroll = Unroll(Batch.of([an_example(count=1)]))
+    missing = perfect(unroll)
+    missing[0, 28:36, 28:36] = -10
+    unroll.advance(missing)
+    maps = dict(zip(CHANNELS, unroll.maps()[0].numpy(), strict=True))
+    assert maps["positive"].max() > 0.9 and maps["previous"].max() == 0
 
 
 def test_a_right_answer_is_remembered_on_the_next_slice():
