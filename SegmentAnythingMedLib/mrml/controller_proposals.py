@@ -169,6 +169,7 @@ class Proposals:
         self._tasks = deque(kept)
         self._held.clear()
         self.preview.close()
+        self.surfaces.close()
 
     def close(self) -> None:
         """Forget all; what was being written keeps what is written."""

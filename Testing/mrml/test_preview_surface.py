@@ -112,6 +112,26 @@ def test_a_propagation_shows_a_surface_that_goes_when_it_is_accepted(driver: Dri
     assert all(host.scene.GetNodeByID(node_id) is None for node_id in before)
 
 
+@pytest.mark.parametrize("leave", ["volume", "segmentation", "close"])
+def test_no_surface_stays_when_the_work_is_left(driver: Driver, host: MrmlHost, leave: str) -> None:
+    controller = driver.controller
+    controller.add_prompt(box())
+    driver.settle()
+    controller.propagate("both")
+    driver.settle()
+    driver.until(lambda: bool(controller.proposals.surfaces.nodes))
+    if leave == "volume":
+        controller.set_volume(host.add_volume(np.zeros((6, 7, 8), np.int16), np.eye(4), "other"))
+    elif leave == "segmentation":
+        controller.set_segmentation(None)
+    else:
+        controller.close()
+    controller.poll()
+    count = host.scene.GetNumberOfNodesByClass("vtkMRMLModelNode")
+    nodes = [host.scene.GetNthNodeByClass(n, "vtkMRMLModelNode") for n in range(count)]
+    assert not [node.GetName() for node in nodes if node.GetAttribute(preview_surface.PREVIEW_SURFACE_ATTRIBUTE)]
+
+
 def test_a_surface_that_somebody_removed_comes_again_with_the_next_slices(
     host: MrmlHost, a_volume: slicer.vtkMRMLScalarVolumeNode
 ) -> None:
