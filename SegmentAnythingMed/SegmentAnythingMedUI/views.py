@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import qt
 import slicer
 
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.mrml.slice_views import cursor_view, slice_views
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ class LookedAtView:
 
 def shown_volume(scene: vtkMRMLScene) -> vtkMRMLVolumeNode | None:
     """The background volume of the first slice view that has one."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
-    for n in range(count):
-        composite = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
+    for composite in nodes_of(scene, "vtkMRMLSliceCompositeNode"):
         node = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
         if node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode"):
             return node

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.mrml.markup_kinds import KINDS, MarkupKind
+from SegmentAnythingMedLib.mrml.nodes import nodes_of, remove_displayed
 from SegmentAnythingMedLib.mrml.prompt_store import SEGMENTATION_ROLE, VOLUME_ROLE
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ class MarkupNodes:
         self._volume = volume
 
     def __iter__(self) -> Iterator[vtkMRMLMarkupsNode]:
-        count = self._scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")
-        nodes = [self._scene.GetNthNodeByClass(n, "vtkMRMLMarkupsNode") for n in range(count)]
-        return iter([node for node in nodes if self.is_ours(node)])
+        return iter([node for node in nodes_of(self._scene, "vtkMRMLMarkupsNode") if self.is_ours(node)])
 
     def is_ours(self, node: vtkMRMLMarkupsNode) -> bool:
         """Whether a node shows prompts of this segmentation on this volume."""
@@ -50,8 +49,7 @@ class MarkupNodes:
 
     def adopt(self) -> None:
         """Take up the nodes whose volume is gone: it was loaded again."""
-        for n in range(self._scene.GetNumberOfNodesByClass("vtkMRMLMarkupsNode")):
-            node = self._scene.GetNthNodeByClass(n, "vtkMRMLMarkupsNode")
+        for node in nodes_of(self._scene, "vtkMRMLMarkupsNode"):
             if self._is_of_segmentation(node) and not node.GetNodeReferenceID(VOLUME_ROLE):
                 node.SetNodeReferenceID(VOLUME_ROLE, self._volume.GetID())
 
@@ -92,12 +90,8 @@ class MarkupNodes:
 
     def remove(self, node: vtkMRMLMarkupsNode) -> None:
         """Remove a node if it is ours, and its display with it."""
-        if not self.is_ours(node):
-            return
-        display = node.GetDisplayNode()
-        self._scene.RemoveNode(node)
-        if display is not None and self._scene.IsNodePresent(display):
-            self._scene.RemoveNode(display)
+        if self.is_ours(node):
+            remove_displayed(self._scene, node)
 
     def show_only(self, segment_id: str | None) -> None:
         """Show the prompts of one segment, or (None) of all."""

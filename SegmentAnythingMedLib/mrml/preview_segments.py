@@ -13,6 +13,7 @@ from SegmentAnythingMedLib.errors import OutputError
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame, matrix_of
 from SegmentAnythingMedLib.mrml.label_grid import LABELMAP, Box
+from SegmentAnythingMedLib.mrml.nodes import remove_displayed
 from SegmentAnythingMedLib.mrml.oblique_slices import ObliqueSlices
 
 if TYPE_CHECKING:
@@ -180,10 +181,7 @@ class PreviewSegments:
         """Forget all and remove the node."""
         self._objects.clear()
         if self._is_there():
-            display = self.node.GetDisplayNode()
-            self._scene.RemoveNode(self.node)
-            if display is not None and self._scene.IsNodePresent(display):
-                self._scene.RemoveNode(display)
+            remove_displayed(self._scene, self.node)
         self.node = None
 
     def _is_there(self) -> bool:

@@ -12,6 +12,7 @@ from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 from SegmentAnythingMedLib.mrml.frame import matrix_of
 from SegmentAnythingMedLib.mrml.label_grid import Box
+from SegmentAnythingMedLib.mrml.nodes import remove_displayed
 from SegmentAnythingMedLib.mrml.surfaces import SurfaceSettings, surface_of
 
 if TYPE_CHECKING:
@@ -132,9 +133,5 @@ class PreviewSurfaces:
 
     def _drop(self, object_id: int) -> None:
         node = self._shown.pop(object_id).node
-        if not self._scene.IsNodePresent(node):
-            return
-        display = node.GetDisplayNode()
-        self._scene.RemoveNode(node)
-        if display is not None and self._scene.IsNodePresent(display):
-            self._scene.RemoveNode(display)
+        if self._scene.IsNodePresent(node):
+            remove_displayed(self._scene, node)

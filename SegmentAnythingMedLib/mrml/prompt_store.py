@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.geometry import VolumeGeometry
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.mrml.prompt_record import PromptRecord, decode_records, encode_records, made_on
 
 if TYPE_CHECKING:
@@ -199,9 +200,11 @@ def find_text_node(
     geometry: VolumeGeometry,
 ) -> vtkMRMLTextNode | None:
     """The text node with the prompts of a segmentation on a volume; else one whose volume is gone, of the same grid."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLTextNode")
-    nodes = [scene.GetNthNodeByClass(n, "vtkMRMLTextNode") for n in range(count)]
-    nodes = [node for node in nodes if node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation.GetID()]
+    nodes = [
+        node
+        for node in nodes_of(scene, "vtkMRMLTextNode")
+        if node.GetNodeReferenceID(SEGMENTATION_ROLE) == segmentation.GetID()
+    ]
     for node in nodes:
         if node.GetNodeReferenceID(VOLUME_ROLE) == volume.GetID():
             return node

@@ -12,6 +12,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 from SegmentAnythingMedLib.mrml.fused_voxels import FusedVoxels, resampling
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.volume import Modality, Volume
 from SegmentAnythingMedLib.windowing import Window
 
@@ -131,7 +132,7 @@ def display_window(node: vtkMRMLVolumeNode) -> Window | None:
 
 def default_volume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
     """The background of the slice views (the most frequent one, the Red view's in doubt), else the first volume."""
-    composites = [scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode") for n in range(_count(scene))]
+    composites = nodes_of(scene, "vtkMRMLSliceCompositeNode")
     composites.sort(key=lambda composite: composite.GetLayoutName() != "Red")
     shown = [composite.GetBackgroundVolumeID() for composite in composites if composite.GetBackgroundVolumeID()]
     for node_id in sorted(dict.fromkeys(shown), key=lambda node_id: -shown.count(node_id)):
@@ -159,10 +160,6 @@ def volume_stamp(node: vtkMRMLVolumeNode) -> VolumeStamp:
         transform.GetID() if transform is not None else "",
         0 if frame.is_linear else transform.GetTransformToWorldMTime(),
     )
-
-
-def _count(scene: vtkMRMLScene) -> int:
-    return scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
 
 
 def _subject_attribute(node: vtkMRMLVolumeNode, name: str) -> str:

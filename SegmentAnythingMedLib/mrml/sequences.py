@@ -11,6 +11,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.mrml.scene import modality_of, voxels_of
 from SegmentAnythingMedLib.volume import Volume
 
@@ -61,8 +62,7 @@ def _scalars_of(node: vtkMRMLScalarVolumeNode | None) -> vtkDataArray | None:
 def browser_of(node: vtkMRMLScalarVolumeNode) -> vtkMRMLSequenceBrowserNode | None:
     """The sequence browser that plays into this volume node, or None."""
     scene = node.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode") if scene is not None else 0):
-        browser = scene.GetNthNodeByClass(n, "vtkMRMLSequenceBrowserNode")
+    for browser in nodes_of(scene, "vtkMRMLSequenceBrowserNode") if scene is not None else ():
         if browser.GetSequenceNode(node) is not None:
             return browser
     return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry, VolumeGeometry, anatomical_axes
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame, array_of, matrix_of
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScene, vtkMRMLSliceNode
@@ -69,8 +70,7 @@ def plane_of_view(view: vtkMRMLSliceNode, frame: VolumeFrame, at_ras: np.ndarray
 
 def slice_views(scene: vtkMRMLScene) -> Iterator[vtkMRMLSliceNode]:
     """Slice nodes of the views that are shown, in any layout window; of all if the host does not say which."""
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
-    nodes = [scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(count)]
+    nodes = nodes_of(scene, "vtkMRMLSliceNode")
     shown = [node for node in nodes if node.IsMappedInLayout()]
     yield from shown or nodes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ class Uploads:
             for path in paths:
                 await asyncio.to_thread(check_content, path, self._limit)
         except BaseException:  # also when the browser goes away in the middle
-            _remove(folder)
+            shutil.rmtree(folder)
             raise
         return paths
 
@@ -98,9 +99,3 @@ class Uploads:
             f"This is more than the {self._limit >> 20} MB that may be uploaded: start the app with the file as an "
             "argument, or with a larger --max-upload-mb."
         )
-
-
-def _remove(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from trame_slicer.views import AbstractView
 
 THREE_D = "ThreeD"
-_HANDLE_SCALE = 1.2
 _TARGET_FPS, _BLUR_FPS = 20.0, 6.0
 _AZIMUTH, _ELEVATION = 30.0, 25.0  # the 3D view looks from the front, a little from the left and above
 _MOST_POINTS = 20_000
@@ -83,7 +82,6 @@ class Views:
         if node.IsA("vtkMRMLMarkupsDisplayNode"):
             for view in self.slices.values():
                 node.AddViewNodeID(view.get_view_node_id())
-            node.SetInteractionHandleScale(_HANDLE_SCALE)
 
     def __getitem__(self, tag: str) -> AbstractView:
         return self._views[tag]

@@ -15,6 +15,7 @@ from SegmentAnythingMedLib.errors import SegmentAnythingMedError, VolumeError
 from SegmentAnythingMedLib.io.images import read_volume
 from SegmentAnythingMedLib.io.label_files import read_labels
 from SegmentAnythingMedLib.mrml.controller import Controller
+from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.mrml.scene import default_volume
 from SegmentAnythingMedLib.prompts_file import load_prompts
 from SegmentAnythingMedLib.web.segment_nodes import add_segmentation
@@ -68,8 +69,7 @@ class Workspace:
     @property
     def volume_nodes(self) -> tuple[vtkMRMLScalarVolumeNode, ...]:
         """All volumes that can be chosen."""
-        count = self.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        nodes = (self.scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode") for n in range(count))
+        nodes = nodes_of(self.scene, "vtkMRMLScalarVolumeNode")
         return tuple(node for node in nodes if not node.GetHideFromEditors() and node.GetImageData() is not None)
 
     def choose_volume(self, node_id: str) -> None:
@@ -189,9 +189,7 @@ class Workspace:
             self.controller.tell('The prompts were read: press "Both ways" to carry the outline through the volume.')
 
     def _segmentations(self) -> list[vtkMRMLSegmentationNode]:
-        count = self.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
-        nodes = (self.scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(count))
-        return [node for node in nodes if not node.GetHideFromEditors()]
+        return [node for node in nodes_of(self.scene, "vtkMRMLSegmentationNode") if not node.GetHideFromEditors()]
 
     def _show(self, node: vtkMRMLScalarVolumeNode) -> None:
         self.channels = ()

@@ -15,33 +15,22 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry  # noqa: E402
+from SegmentAnythingMedLib.geometry import Plane  # noqa: E402
 from SegmentAnythingMedLib.memory.policy import MemoryPolicy, load_policy  # noqa: E402
 from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
 from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly  # noqa: E402
 from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Network  # noqa: E402
 from SegmentAnythingMedLib.models.preprocess import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
-from SegmentAnythingMedLib.models.sam2 import Sam2Model  # noqa: E402
 from SegmentAnythingMedLib.prompts import BoxPrompt  # noqa: E402
 from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
-from SegmentAnythingMedLib.volume import Modality, Volume  # noqa: E402
+from SegmentAnythingMedLib.volume import Volume  # noqa: E402
 from SegmentAnythingMedLib.windowing import Window  # noqa: E402
 from Testing.models import oracle_sam2 as oracle  # noqa: E402
+from Testing.models.oracle_session import RecordingModel, random_slices  # noqa: E402
 
 TOLERANCE = 1e-5  # of the largest reference logit
 SIDE, SLICES, CELLS = 128, 11, (128 // 16) ** 2
 K = Plane(2)
-
-
-class Recording(Sam2Model):
-    """Keeps the logits of every slice."""
-
-    logits: list[np.ndarray]
-
-    def predict(self, *arguments: object, **options: object) -> object:
-        prediction = super().predict(*arguments, **options)
-        self.logits.append(prediction.logits[0])
-        return prediction
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +41,7 @@ def reference() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def volume() -> Volume:
-    coarse = torch.rand(SLICES, 3, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(5))
-    pixels = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1).numpy()
-    geometry = VolumeGeometry.from_spacing((SIDE, SIDE, SLICES))
-    return Volume(pixels.transpose(1, 0, 2, 3)[np.newaxis], geometry, Modality.COLOR)
+    return random_slices(SIDE, SLICES)
 
 
 def pruned(memory: Tensor, position: Tensor, pointer_tokens: int, removed: list[int]) -> tuple[Tensor, Tensor]:
@@ -99,8 +85,7 @@ def ours(reference: nn.Module, volume: Volume, policy: MemoryPolicy) -> dict[int
     network = Sam2Network(infer_sam2_config(state, SIDE))
     load_strictly(network, state, "reference")
     card = ModelCard("t", "t", "sam2", "none", ("slice", "memory"), ("point", "box", "mask"), preprocessing="imagenet")
-    model = Recording(card, network.eval())
-    model.logits = []
+    model = RecordingModel(card, network.eval())
     session = VolumeSession(volume, model, window=Window((0.0,), (1.0,)), policy=policy)
     session.segment_slice(1, session.add_prompt(1, BoxPrompt.on_slice((40, 50, 75, 90), 0, K)))
     found = {0: model.logits[-1]}

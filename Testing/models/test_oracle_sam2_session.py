@@ -15,34 +15,21 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry  # noqa: E402
+from SegmentAnythingMedLib.geometry import Plane  # noqa: E402
 from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
 from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly  # noqa: E402
 from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Network  # noqa: E402
 from SegmentAnythingMedLib.models.preprocess import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
-from SegmentAnythingMedLib.models.sam2 import Sam2Model  # noqa: E402
 from SegmentAnythingMedLib.prompts import BoxPrompt, MaskPrompt, PointPrompt, Prompt  # noqa: E402
 from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
-from SegmentAnythingMedLib.volume import Modality, Volume  # noqa: E402
+from SegmentAnythingMedLib.volume import Volume  # noqa: E402
 from SegmentAnythingMedLib.windowing import Window  # noqa: E402
 from Testing.models import oracle_sam2 as oracle  # noqa: E402
+from Testing.models.oracle_session import RecordingModel, random_slices  # noqa: E402
 
 TOLERANCE = 1e-5  # of the largest reference logit
 SIDE, SLICES = 256, 6
 K = Plane(2)
-
-
-class RecordingModel(Sam2Model):
-    """Keeps the logits of every prediction by object and slice, as the test tells it what comes next."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)
-        self.logits: list[np.ndarray] = []
-
-    def predict(self, *arguments: object, **options: object) -> object:
-        prediction = super().predict(*arguments, **options)
-        self.logits.append(prediction.logits[0])
-        return prediction
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +40,7 @@ def reference() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def volume() -> Volume:
-    """Six RGB slices of the network's own size, 0 to 1."""
-    coarse = torch.rand(SLICES, 3, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(5))
-    pixels = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1).numpy()
-    geometry = VolumeGeometry.from_spacing((SIDE, SIDE, SLICES))
-    return Volume(pixels.transpose(1, 0, 2, 3)[np.newaxis], geometry, Modality.COLOR)
+    return random_slices(SIDE, SLICES)
 
 
 @pytest.fixture

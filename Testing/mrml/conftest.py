@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ pytest.importorskip("slicer", reason="slicer-core is not installed: pip install 
 
 import slicer
 import vtk
+from mrml.controlling import Driver, drivers
 from mrml.host import MrmlHost
 from mrml.views import SliceView
 
@@ -98,3 +99,9 @@ def views(rendering: None, host: MrmlHost, a_volume: slicer.vtkMRMLScalarVolumeN
     for view in made.values():
         view.show(a_volume)
     return made
+
+
+@pytest.fixture
+def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Makes controllers with a worker, which end with the test."""
+    yield from drivers(host, tmp_path)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 from mrml.conftest import an_image, tilted_matrix
-from mrml.controlling import AXIAL, Driver, box, carried, drivers, in_process, point, view_on
+from mrml.controlling import AXIAL, Driver, box, carried, in_process, point, view_on
 from mrml.host import MrmlHost
 
 from SegmentAnythingMedLib.geometry import SliceGeometry
@@ -17,11 +17,6 @@ from SegmentAnythingMedLib.mrml.controller_link import Purpose
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 from SegmentAnythingMedLib.mrml.segment_reader import segment_on_slice
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
-from mrml.controlling import Driver, drivers, point
+from mrml.controlling import Driver, point
 from mrml.host import MrmlHost
 
 from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.mrml.prompt_record import decode_records
 from SegmentAnythingMedLib.prompts_file import load_prompts, save_prompts
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture

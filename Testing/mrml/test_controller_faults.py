@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
-from mrml.controlling import Driver, box, carried, drivers, in_process, point, view_on
+from mrml.controlling import Driver, box, carried, in_process, point, view_on
 from mrml.host import MrmlHost
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -21,11 +21,6 @@ from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.frame import matrix_of
 from SegmentAnythingMedLib.mrml.label_grid import labelmap_of
 from SegmentAnythingMedLib.mrml.segment_writer import SegmentWriter
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +11,13 @@ import pytest
 import slicer
 import vtk
 from mrml.conftest import an_image, tilted_matrix
-from mrml.controlling import Driver, box, drivers, point
+from mrml.controlling import Driver, box, point
 from mrml.host import MrmlHost
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame, matrix_of
 from SegmentAnythingMedLib.mrml.label_grid import Box, labelmap_of, read_box
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import slicer
 from mrml.conftest import an_image, rotation
-from mrml.controlling import AXIAL, Driver, box, carried, drivers, in_process, point, view_on
+from mrml.controlling import AXIAL, Driver, box, carried, in_process, point, view_on
 from mrml.host import MrmlHost
 
 from SegmentAnythingMedLib.errors import GeometryError, PromptError
@@ -19,11 +18,6 @@ from SegmentAnythingMedLib.mrml.frame import VolumeFrame, array_of, matrix_of
 from SegmentAnythingMedLib.mrml.markup_kinds import slice_axes
 from SegmentAnythingMedLib.mrml.roi_range import slices_in_roi
 from SegmentAnythingMedLib.prompts import PointPrompt
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 def roi_over(

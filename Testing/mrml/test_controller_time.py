@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import slicer
 from mrml.conftest import SIZE_IJK, rotation, tilted_matrix
-from mrml.controlling import AXIAL, Driver, box, dice, drivers, in_process
+from mrml.controlling import AXIAL, Driver, box, dice, in_process
 from mrml.host import MrmlHost, set_labels
 
 from SegmentAnythingMedLib.mrml.controller_states import State
@@ -96,11 +96,6 @@ def at_times(driver: Driver, movie: Movie) -> list[np.ndarray]:
     """The segment at each time point, (K, J, I) bool."""
     sequence = series(driver, movie)
     return [on_volume(driver, sequence.GetNthDataNode(n)) for n in range(sequence.GetNumberOfDataNodes())]
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture

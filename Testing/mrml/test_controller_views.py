@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import slicer
 from mrml.conftest import SIZE_IJK, an_image, rotation, tilted_matrix
-from mrml.controlling import AXIAL, Driver, box, carried, dice, drivers, in_process, point
+from mrml.controlling import AXIAL, Driver, box, carried, dice, in_process, point
 from mrml.host import MrmlHost
 from mrml.views import SliceView
 from vtkmodules.util.numpy_support import numpy_to_vtk
@@ -22,11 +21,6 @@ from SegmentAnythingMedLib.mrml.strokes import StrokeDrawing
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 
 SHAPE = SIZE_IJK[::-1]
-
-
-@pytest.fixture
-def drive(host: MrmlHost, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
-    yield from drivers(host, tmp_path)
 
 
 @pytest.fixture
