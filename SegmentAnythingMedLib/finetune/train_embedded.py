@@ -54,6 +54,8 @@ class Run:
         Processes that write stacks.
     held_out
         Folder of validation shards, or None.
+    compiled
+        Whether `torch.compile` makes the training step.
     """
 
     minutes: float
@@ -64,6 +66,7 @@ class Run:
     workers: int
     writers: int
     held_out: Path | None
+    compiled: bool
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,6 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--batch", type=int, default=0, help="examples per batch; 0 chooses 8 (CPU) or 128 (GPU)")
+    parser.add_argument("--workers", type=int, help="processes that draw examples; default all on a GPU, 0 on a CPU")
+    parser.add_argument("--compile", action="store_true", help="compile the step: needs a C++ compiler, half the time")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -98,9 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.data or chosen.output / "stacks",
         device,
         chosen.batch or (128 if gpu else 8),
-        max(cores - writers - 2, 1) if gpu else 0,
+        chosen.workers if chosen.workers is not None else (max(cores - writers - 2, 1) if gpu else 0),
         writers,
         chosen.held_out,
+        chosen.compile,
     )
     run.stacks.mkdir(parents=True, exist_ok=True)
     chosen.output.mkdir(parents=True, exist_ok=True)
@@ -122,7 +128,7 @@ def train(run: Run, seed: int = 0) -> dict[str, Any]:
     end = start + 60 * run.minutes - (RESERVE_SECONDS if run.device == "cuda" else 0)
     _have_stacks(run, seed, start)
     settings = TrainingSettings(seed=seed, rate=RATE * (run.batch / 8) ** 0.25)
-    trainer = Trainer(settings, EmbeddedConfig(), torch.device(run.device))
+    trainer = Trainer(settings, EmbeddedConfig(), torch.device(run.device), run.compiled)
     resumed = trainer.resume(run.output)
     log.info("%s at %d examples on %s", "resumed" if resumed else "started", trainer.examples, run.device)
     clocks = _Clocks(time.monotonic(), trainer.examples)
