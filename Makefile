@@ -6,7 +6,7 @@ DATA ?= $(SEGMENT_ANYTHING_MED_DATA)
 MINUTES ?= 60
 TRAINED ?= out/embedded
 
-.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency bench-mrml bench-embedded clean
+.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency bench-mrml bench-speed bench-embedded clean
 
 demo: $(VENV)/.installed            ## segment an organ of a made-up CT and draw it
 	$(RUN) -m SegmentAnythingMedLib demo --output out/demo
@@ -21,6 +21,9 @@ bench: $(VENV)/.developed           ## all figures; DATA=folder of the developme
 
 bench-accuracy bench-invariance bench-cost bench-latency bench-mrml: bench-%: $(VENV)/.developed
 	$(RUN) -m SegmentAnythingMedLib.benchmark $* $(if $(DATA),--data $(DATA)) --output out/bench
+
+bench-speed: $(VENV)/.developed     ## propagation beside the packages a user would run instead
+	$(RUN) -m SegmentAnythingMedLib.benchmark speed --output out/bench
 
 bench-embedded: $(VENV)/.developed  ## what the embedded model must reach; MODEL=name for another, WEIGHTS=file for other weights
 	$(RUN) -m SegmentAnythingMedLib.benchmark embedded $(if $(DATA),--data $(DATA)) --output out/bench \

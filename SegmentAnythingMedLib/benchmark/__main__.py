@@ -1,4 +1,4 @@
-"""``python -m SegmentAnythingMedLib.benchmark``: measure accuracy, invariance, cost, latency and the main thread."""
+"""``python -m SegmentAnythingMedLib.benchmark``: measure accuracy, cost, latency, speed and the main thread."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", nargs="*", default=[], help="only the cases with these titles (mrml)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (accuracy, embedded)")
     parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy, embedded)")
+    parser.add_argument("--networks", nargs="+", default=["tiny", "edgetam"], help="what is compared (speed)")
+    parser.add_argument("--side", type=int, default=512, help="pixels of the network's input (speed)")
+    parser.add_argument("--slices", type=int, default=16, help="of a propagation (speed)")
+    parser.add_argument("--rounds", type=int, default=3, help="by turns (speed)")
+    parser.add_argument("--threads", type=int, default=1, help="of every runtime (speed)")
+    parser.add_argument("--backends", nargs="+", default=["torch"], help="ways to run our networks (speed)")
     parser.add_argument("--regenerate", action="store_true", help="write the list anew (structures)")
     return parser
 
@@ -123,6 +129,19 @@ def _embedded(options: argparse.Namespace) -> list[Line]:
     return lines
 
 
+def _speed(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import speed
+    from SegmentAnythingMedLib.benchmark.speed_contenders import Task
+
+    runs = [
+        speed.run_speed(Task(model, options.side, options.slices), options.rounds, options.threads, options.backends)
+        for model in options.networks
+    ]
+    facts = {"command": _command("speed", options), **_facts()}
+    _write(options.output, "speed", {**facts, "runs": [run.as_json() for run in runs]}, speed.markdown(runs, facts))
+    return [line for run in runs for line in speed.acceptance(run)]
+
+
 def _structures(options: argparse.Namespace) -> list[Line]:
     from SegmentAnythingMedLib.benchmark import catalog
 
@@ -143,6 +162,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "latency": _latency,
     "mrml": _mrml,
     "embedded": _embedded,
+    "speed": _speed,
     "structures": _structures,
 }
 _IN_ALL = ("accuracy", "invariance", "cost", "latency", "mrml")
@@ -163,12 +183,16 @@ def _chosen(options: argparse.Namespace) -> list:
 
 def _command(run: str, options: argparse.Namespace) -> str:
     """What was asked for, without paths of this machine."""
-    parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * (run not in ("latency", "mrml"))]
-    parts += [f"--model {options.model}"] * (run != "cost")
+    needs_data = run not in ("latency", "mrml", "speed")
+    parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * needs_data]
+    parts += [f"--model {options.model}"] * (run not in ("cost", "speed"))
     parts += ["--weights FILE"] if run == "embedded" and options.weights else []
     if run in ("accuracy", "embedded"):
         parts += [f"--jobs {options.jobs}", *([f"--datasets {' '.join(options.datasets)}"] if options.datasets else [])]
         parts += [f"--limit {options.limit}"] if options.limit else []
+    if run == "speed":
+        parts += [f"--networks {' '.join(options.networks)} --backends {' '.join(options.backends)}"]
+        parts += [f"--{name} {getattr(options, name)}" for name in ("side", "slices", "rounds", "threads")]
     return "`" + " ".join(part for part in parts if part) + "`"
 
 

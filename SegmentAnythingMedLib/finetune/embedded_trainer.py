@@ -13,6 +13,7 @@ from torch import Tensor
 from SegmentAnythingMedLib.finetune.embedded_checkpoint import load_checkpoint, save_checkpoint
 from SegmentAnythingMedLib.finetune.embedded_loss import LossParts, LossWeights, embedded_loss
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig, EmbeddedNetwork
+from SegmentAnythingMedLib.finetune.embedded_restart import restart
 from SegmentAnythingMedLib.finetune.embedded_unroll import Batch, Unroll
 
 PASSES = (3, 6)
@@ -101,6 +102,17 @@ class Trainer:
         for name in ("steps", "examples", "batches", "seconds"):
             setattr(self, name, numbers.get(name, 0))
         return bool(numbers)
+
+    def restart(self, weights: Path, batch: Batch) -> None:
+        """Go on from a released ONNX file; ``batch`` is any, see `embedded_restart.restart`."""
+        maps = Unroll(batch.to(torch.device("cpu"))).maps()
+        copy = EmbeddedNetwork(self.network.config)
+        self.examples = restart(copy, weights, maps)
+        self.network.load_state_dict(copy.state_dict())
+        for name, value in self.network.state_dict().items():
+            self.average[name].copy_(value)
+        self.steps = self.examples // max(len(maps), 1)
+        self.batches = round(self.steps / (sum(PASSES) / len(PASSES)))
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint."""

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from SegmentAnythingMedLib.resources import resource_path
+
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 240.0
@@ -56,6 +58,8 @@ class Run:
         Folder of validation shards, or None.
     compiled
         Whether `torch.compile` makes the training step.
+    start
+        Released weights to go on from where ``output`` holds no checkpoint, or None.
     """
 
     minutes: float
@@ -67,6 +71,7 @@ class Run:
     writers: int
     held_out: Path | None
     compiled: bool
+    start: Path | None
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -84,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=0, help="examples per batch; 0 chooses 8 (CPU) or 128 (GPU)")
     parser.add_argument("--workers", type=int, help="processes that draw examples; default all on a GPU, 0 on a CPU")
     parser.add_argument("--compile", action="store_true", help="compile the step: needs a C++ compiler, half the time")
+    parser.add_argument(
+        "--start", default="released", help="an embedded.onnx to go on from; 'released' (default) or 'nothing'"
+    )
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -107,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         writers,
         chosen.held_out,
         chosen.compile,
+        _start(chosen.start),
     )
     run.stacks.mkdir(parents=True, exist_ok=True)
     chosen.output.mkdir(parents=True, exist_ok=True)
@@ -121,7 +130,7 @@ def train(run: Run, seed: int = 0) -> dict[str, Any]:
     import torch
 
     from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig
-    from SegmentAnythingMedLib.finetune.embedded_pool import batches
+    from SegmentAnythingMedLib.finetune.embedded_pool import EARLY_EXAMPLES, StackPool, batches, draw_batch
     from SegmentAnythingMedLib.finetune.embedded_trainer import PASSES, Trainer, TrainingSettings
 
     start = time.monotonic()
@@ -130,6 +139,9 @@ def train(run: Run, seed: int = 0) -> dict[str, Any]:
     settings = TrainingSettings(seed=seed, rate=RATE * (run.batch / 8) ** 0.25)
     trainer = Trainer(settings, EmbeddedConfig(), torch.device(run.device), run.compiled)
     resumed = trainer.resume(run.output)
+    if not resumed and run.start is not None:
+        # The average of the released weights is what is started from; a batch at the common size rebuilds its norms.
+        trainer.restart(run.start, draw_batch(StackPool(run.stacks), 0, seed, 16, EARLY_EXAMPLES))
     log.info("%s at %d examples on %s", "resumed" if resumed else "started", trainer.examples, run.device)
     clocks = _Clocks(time.monotonic(), trainer.examples)
     earlier = trainer.seconds
@@ -150,6 +162,16 @@ def train(run: Run, seed: int = 0) -> dict[str, Any]:
             break
     trainer.save(run.output)
     return {} if ended else _measure(trainer, run)
+
+
+def _start(asked: str) -> Path | None:
+    """The file to go on from, if it is there."""
+    if asked == "nothing":
+        return None
+    if asked != "released":
+        return Path(asked)
+    released = resource_path() / "Weights" / "embedded.onnx"
+    return released if released.is_file() else None
 
 
 class _Clocks:

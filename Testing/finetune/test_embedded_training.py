@@ -151,6 +151,41 @@ def test_the_exported_network_equals_the_trained_one(tmp_path, half, tolerance):
             assert np.abs(ours - theirs.numpy()).max() < tolerance * max(1.0, float(theirs.abs().max()))
 
 
+def test_training_goes_on_from_an_exported_file_as_if_it_had_stopped_there(tmp_path):
+    pytest.importorskip("onnx")
+    from SegmentAnythingMedLib.finetune.embedded_restart import restart
+    from SegmentAnythingMedLib.finetune.export_embedded import export
+
+    torch.manual_seed(1)
+    network = EmbeddedNetwork(TINY)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight, 1.0, 0.3)
+            torch.nn.init.normal_(module.running_mean, 0.0, 0.3)
+    path = export(network, tmp_path / "tiny.onnx", half=False, notes={"examples": "77"})
+    again, maps, others = EmbeddedNetwork(TINY), torch.rand(4, 11, 64, 64), torch.rand(2, 11, 64, 96)
+    assert restart(again, path, maps) == 77
+    with torch.no_grad():
+        for ours, theirs in zip(again(others), network(others), strict=True):
+            assert (ours - theirs).abs().max() < 1e-4 * max(1.0, float(theirs.abs().max()))
+        wanted = network(maps)
+        for ours, theirs in zip(again.train()(maps), wanted, strict=True):
+            assert (ours - theirs).abs().max() < 1e-3 * max(1.0, float(theirs.abs().max()))
+
+
+def test_a_file_of_another_network_is_not_started_from(tmp_path):
+    pytest.importorskip("onnx")
+    from SegmentAnythingMedLib.finetune.embedded_restart import restart
+    from SegmentAnythingMedLib.finetune.export_embedded import export
+
+    path = export(EmbeddedNetwork(TINY), tmp_path / "tiny.onnx")
+    with pytest.raises(ModelFileError, match="other sizes"):
+        restart(EmbeddedNetwork(EmbeddedConfig()), path, torch.rand(1, 11, 64, 64))
+    (tmp_path / "text.onnx").write_text("not a network")
+    with pytest.raises(ModelFileError, match="not an ONNX file"):
+        restart(EmbeddedNetwork(TINY), tmp_path / "text.onnx", torch.rand(1, 11, 64, 64))
+
+
 def test_the_box_of_an_answer_is_the_smallest_round_it() -> None:
     masks = torch.zeros(2, 6, 7, dtype=torch.bool)
     masks[0, 1, 2] = masks[0, 3, 5] = True

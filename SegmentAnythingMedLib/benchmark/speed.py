@@ -1,0 +1,222 @@
+"""How fast propagation is beside the packages a user would run instead: same weights, slices and threads, by turns.
+
+Every figure is a ratio within one run. Seconds are given by the clock and as computing time of the process: on a busy
+machine only the second can be trusted, and with one thread it is what a quiet machine's clock would show.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from SegmentAnythingMedLib.benchmark.machine import load_average, processor
+from SegmentAnythingMedLib.benchmark.report import Line
+from SegmentAnythingMedLib.benchmark.speed_contenders import SliceTimes, Task, contenders, ours_in
+
+MUST: dict[str, dict[str, float]] = {
+    "tiny": {"bf16": 3.5, "fp32": 2.0, "second": 9.0, "three": 1.6, "floor": 0.70},
+    "edgetam": {"bf16": 3.5, "fp32": 2.0, "second": 5.0, "three": 1.8, "floor": 0.65},
+}
+"""What must hold at 512 px, as ratios: ours in bf16 and in fp32 against the reference in fp32, a second propagation,
+three objects against one (at most), and the share of the floor that the processor's matrix products allow."""
+EQUAL = 1e-5
+"""Largest difference of fp32 logits, as a part of the largest reference logit."""
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """A contender's median seconds per tracked slice once the memory is full; ``computing`` and by the clock."""
+
+    model: str
+    side: int
+    name: str
+    part: str
+    wall: float
+    computing: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class SpeedRun:
+    """All rows of a model, and what they are held against.
+
+    Parameters
+    ----------
+    rows
+        By contender and part.
+    peaks
+        GFLOP/s of matrix products in fp32 and bf16, measured between the rounds; the best.
+    gflop
+        Operations of one tracked slice of ours, encoder included.
+    difference
+        Largest fp32 difference to the reference as a part of its largest logit, None if not compared.
+    facts
+        Processor, threads, load.
+    """
+
+    task: Task
+    rows: tuple[SpeedRow, ...]
+    peaks: dict[str, float]
+    gflop: float
+    difference: float | None
+    facts: dict[str, Any]
+
+    def seconds(self, name: str, part: str = "first", clock: bool = False) -> float | None:
+        """Seconds per slice of a contender, or None if it was not there."""
+        found = [row for row in self.rows if (row.name, row.part) == (name, part)]
+        return None if not found else (found[0].wall if clock else found[0].computing)
+
+    @property
+    def reference(self) -> str:
+        """Who is the measure: sam2, for EdgeTAM transformers."""
+        return "transformers" if self.task.model == "edgetam" else "sam2"
+
+    def as_json(self) -> dict[str, Any]:
+        task = {"model": self.task.model, "side": self.task.side, "slices": self.task.count}
+        return {**task, "rows": [asdict(row) for row in self.rows], "peaks": self.peaks, "gflop": self.gflop,
+                "difference": self.difference, **self.facts}  # fmt: skip
+
+
+def run_speed(task: Task, rounds: int, threads: int, backends: Sequence[str] = ("torch",)) -> SpeedRun:
+    """Everyone by turns, ``rounds`` times.
+
+    Parameters
+    ----------
+    task
+        What is done.
+    rounds
+        Medians are taken over the slices of all of them.
+    threads
+        Of torch, and of every other runtime.
+    backends
+        Ways to run our networks, of `speed_contenders.BACKENDS`.
+    """
+    torch.set_num_threads(threads)
+    started, load = time.perf_counter(), load_average()
+    everyone = contenders(task, backends)
+    seconds: defaultdict[tuple[str, str], list[SliceTimes]] = defaultdict(list)
+    peaks = {"fp32": 0.0, "bf16": 0.0}
+    for one in everyone:
+        one.warm_up()
+    for _ in range(rounds):
+        peaks = {name: max(peaks[name], value) for name, value in matmul_peaks().items()}
+        for one in everyone:
+            for part, times in one.run().items():
+                seconds[one.name, part].append(times.settled)
+    rows = [
+        SpeedRow(task.model, task.side, name, part, _median(found, "wall"), _median(found, "computing"), rounds)
+        for (name, part), found in seconds.items()
+    ]
+    facts = {"processor": processor(), "threads": threads, "torch": torch.__version__, "load average before": load,
+             "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
+    return SpeedRun(task, tuple(rows), peaks, operations(task), difference_to_reference(task), facts)
+
+
+def matmul_peaks(size: int = 1536, seconds: float = 0.4) -> dict[str, float]:
+    """Best GFLOP/s of torch's square matrix products in fp32 and bf16."""
+    return {name: _peak(size, seconds, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+
+
+def _peak(size: int, seconds: float, dtype: torch.dtype) -> float:
+    a, best = torch.rand(size, size).to(dtype), 0.0
+    a @ a
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        start = time.process_time()
+        a @ a
+        best = max(best, 2e-9 * size**3 / max(time.process_time() - start, 1e-9))
+    return best
+
+
+def operations(task: Task) -> float:
+    """GFLOP of one tracked slice with a full memory, encoder included, counted while our network computes it."""
+    ours = ours_in(task, "torch", "fp32")
+    slices = ours.tracked_slices()
+    for _ in range(min(task.count - 3, 8)):
+        next(slices)
+    with FlopCounterMode(display=False) as counter:
+        next(slices)
+    return counter.get_total_flops() / 1e9
+
+
+def difference_to_reference(task: Task, slices: int = 4) -> float:
+    """Largest difference of our fp32 logits to the reference's on a short run, as a part of its largest logit."""
+    short = task.shortened(slices)
+    ours = ours_in(short, "torch", "fp32").logits()
+    found = short.transformers_slices() if task.model == "edgetam" else short.sam2_slices()
+    worst = 0.0
+    for index, logits in found:
+        wanted = torch.nn.functional.interpolate(logits.float(), (task.side, task.side), mode="bilinear")[0, 0].numpy()
+        worst = max(worst, float(np.abs(ours[index] - wanted).max() / np.abs(wanted).max()))
+    return worst
+
+
+def acceptance(run: SpeedRun) -> list[Line]:
+    """The lines that must hold for a model; ratios of computing time."""
+    must, who = MUST.get(run.task.model), run.reference
+    if must is None or run.task.side != 512:
+        return []
+    best = {precision: _fastest(run, precision) for precision in ("fp32", "bf16")}
+    slow = run.seconds(f"{who} fp32")
+    title = f"{run.task.model} at {run.task.side} px"
+    lines = []
+    for precision in ("bf16", "fp32"):
+        name = best[precision]
+        ratio = slow / run.seconds(name)
+        text = f"{title}: {name} {must[precision]}x as fast as {who} fp32"
+        lines.append(Line(text, ratio >= must[precision], f"{ratio:.2f}x"))
+    again = slow / run.seconds(best["bf16"], "second")
+    text = f"{title}: second propagation {must['second']}x as fast as {who} fp32 again"
+    lines.append(Line(text, again >= must["second"], f"{again:.1f}x"))
+    three = _three(run, best["bf16"])
+    lines.append(Line(f"{title}: three objects at most {must['three']}x one", three <= must["three"], f"{three:.2f}x"))
+    share = run.gflop / run.peaks["bf16"] / run.seconds(best["bf16"])
+    lines.append(Line(f"{title}: {must['floor']:.0%} of the bf16 floor", share >= must["floor"], f"{share:.0%}"))
+    if run.difference is not None:
+        lines.append(Line(f"{title}: fp32 equal to {EQUAL}", run.difference <= EQUAL, f"{run.difference:.1e}"))
+    return lines
+
+
+def markdown(runs: Sequence[SpeedRun], facts: dict[str, Any]) -> str:
+    """The report."""
+    facts = facts | runs[0].facts
+    parts = ["# Speed of propagation on a CPU", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    for run in runs:
+        peaks = ", ".join(f"{value:.0f} GFLOP/s {name}" for name, value in run.peaks.items())
+        parts += [f"## {run.task.model}, {run.task.side} px, {run.task.count} slices", ""]
+        parts += [f"- matrix products: {peaks}; {run.gflop:.0f} GFLOP a tracked slice"]
+        parts += [f"- {line}" for line in acceptance(run)]
+        slow = run.seconds(f"{run.reference} fp32")
+        parts += [
+            "",
+            f"| | | computing ms a slice | by the clock | {run.reference} fp32 takes |",
+            "|---|---|---|---|---|",
+        ]
+        for row in run.rows:
+            ratio = f"{slow / row.computing:.2f}x" if slow else "-"
+            parts.append(f"| {row.name} | {row.part} | {1e3 * row.computing:.0f} | {1e3 * row.wall:.0f} | {ratio} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _fastest(run: SpeedRun, precision: str) -> str:
+    ours = [row for row in run.rows if row.name.startswith("ours") and row.name.endswith(precision)]
+    return min((row for row in ours if row.part == "first"), key=lambda row: row.computing).name
+
+
+def _three(run: SpeedRun, name: str) -> float:
+    """Three objects against one, both with the encoder: what is added is twice the second propagation's difference."""
+    first, second, three = (run.seconds(name, part) for part in ("first", "second", "three again"))
+    return (first - second + three) / first
+
+
+def _median(found: Sequence[SliceTimes], kind: str) -> float:
+    return median(value for times in found for value in getattr(times, kind))
