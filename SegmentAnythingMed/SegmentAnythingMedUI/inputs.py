@@ -14,10 +14,10 @@ from SegmentAnythingMedLib.windowing import CT_PRESETS
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode
 
-    from SegmentAnythingMedLib.models.registry import ModelRegistry
     from SegmentAnythingMedLib.mrml.controller import Controller
     from SegmentAnythingMedLib.panel.content import PanelContent
     from SegmentAnythingMedLib.panel.models import ModelChoice
+    from SegmentAnythingMedLib.panel.weights import Weights
     from SegmentAnythingMedUI.install import Installer
     from SegmentAnythingMedUI.parameters import Parameters
 
@@ -31,8 +31,8 @@ class Inputs:
         The widgets of the panel, by name.
     controller, installer
         Do what is chosen.
-    registry
-        Lists the models.
+    weights
+        Lists the models, and gets what is not here.
     parameters
         Gives the parameter node of the moment.
     """
@@ -42,11 +42,11 @@ class Inputs:
         ui: object,
         controller: Controller,
         installer: Installer,
-        registry: ModelRegistry,
+        weights: Weights,
         parameters: Callable[[], Parameters],
     ) -> None:
         self._ui, self._controller, self._installer = ui, controller, installer
-        self._registry, self._parameters = registry, parameters
+        self._weights, self._parameters = weights, parameters
         self._choices: tuple[ModelChoice, ...] = ()
         self._segments: tuple[object, ...] = ()
         self._wanted = ""
@@ -70,7 +70,7 @@ class Inputs:
 
     def refresh_models(self) -> None:
         """Look again at what is installed and which weights lie here."""
-        self._choices = model_choices(self._registry)
+        self._choices = model_choices(self._weights.registry)
         box = self._ui.modelBox
         box.clear()
         for n, choice in enumerate(self._choices):
@@ -99,7 +99,7 @@ class Inputs:
 
     def _want(self, choice: ModelChoice, again: bool = False) -> None:
         if not choice.has_weights:
-            self._controller.tell(choice.detail)
+            self._weights.offer(choice.card.name)
             self._fall_back()
         elif not self._installer.ensure(
             choice, lambda: self._installed(choice), again
@@ -112,8 +112,21 @@ class Inputs:
         self._use(choice)
         self.refresh_models()
 
+    def choose(self, name: str) -> None:
+        """Choose a model by name as the user does in the list: what it lacks is asked for."""
+        n = next((n for n, one in enumerate(self._choices) if one.card.name == name), None)
+        if n is not None:
+            self._model_chosen(n)
+
+    def leave_what_is_gone(self) -> None:
+        """Go on with the first model that can be used, if the one in use cannot any more."""
+        used = next((one for one in self._choices if one.card.name == self._controller.link.model), None)
+        if used is None or not used.has_weights:
+            self.want_model("")
+
     def _use(self, choice: ModelChoice) -> None:
         self._controller.set_model(choice.card.name, self._controller.link.device)
+        self._weights.convert(choice.card.name)
 
     def _fall_back(self) -> None:
         """Go on with the model that is in use."""

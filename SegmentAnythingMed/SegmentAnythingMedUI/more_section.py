@@ -14,8 +14,6 @@ from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.sequences import browser_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from SegmentAnythingMedLib.mrml.controller import Controller
     from SegmentAnythingMedUI.parameters import Parameters
 
@@ -34,13 +32,10 @@ class MoreSection:
         Does what is chosen.
     parameters
         Gives the parameter node of the moment.
-    weights
-        Folder of the weights.
     """
 
-    def __init__(self, ui: object, controller: Controller, parameters: Callable[[], Parameters], weights: Path) -> None:
-        self._ui, self._controller = ui, controller
-        self._parameters, self._weights = parameters, weights
+    def __init__(self, ui: object, controller: Controller, parameters: Callable[[], Parameters]) -> None:
+        self._ui, self._controller, self._parameters = ui, controller, parameters
         names = {"auto": _("Automatic"), "cpu": _("CPU"), "cuda": _("NVIDIA GPU"), "mps": _("Apple GPU")}
         for device in DEVICES:
             ui.deviceBox.addItem(names[device], device)
@@ -57,7 +52,6 @@ class MoreSection:
         ui.exportPromptsButton.connect("clicked()", self.export_prompts)
         ui.importPromptsButton.connect("clicked()", self.import_prompts)
         ui.exportDicomButton.connect("clicked()", self.export_dicom)
-        ui.weightsFolderButton.connect("clicked()", self.open_weights_folder)
         self._is_showing = False
 
     def show(self) -> None:
@@ -140,16 +134,16 @@ class MoreSection:
             "prompts.json",
             _("Prompts ({pattern})").format(pattern=_JSON),
         )
-        if _chosen(path):
-            self._controller.export_prompts(_chosen(path))
+        if chosen_file(path):
+            self._controller.export_prompts(chosen_file(path))
 
     def import_prompts(self) -> None:
         """Ask for a file and read prompts."""
         path = qt.QFileDialog.getOpenFileName(
             slicer.util.mainWindow(), _("Read prompts"), "", _("Prompts ({pattern})").format(pattern=_JSON)
         )
-        if _chosen(path):
-            self._controller.import_prompts(_chosen(path))
+        if chosen_file(path):
+            self._controller.import_prompts(chosen_file(path))
 
     def export_dicom(self) -> None:
         """Open Slicer's DICOM export with the segmentation chosen; where that is not there, say the steps."""
@@ -167,18 +161,7 @@ class MoreSection:
         dialog.setMRMLScene(self._controller.scene)
         dialog.execDialog(hierarchy.GetItemByDataNode(node))
 
-    def open_weights_folder(self) -> None:
-        """Open the folder where weights are put, made when missing."""
-        try:
-            self._weights.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            text = _("The folder {folder} cannot be made ({reason}): make it yourself.")
-            self._controller.tell(text.format(folder=self._weights, reason=error.strerror))
-            return
-        self._controller.tell(_("Put weights into {folder}, then choose the model.").format(folder=self._weights))
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self._weights)))
 
-
-def _chosen(answer: str | tuple[str, ...]) -> str:
+def chosen_file(answer: str | tuple[str, ...]) -> str:
     """The file of a file dialog: PythonQt gives the name, PySide the name and the filter."""
     return answer if isinstance(answer, str) else answer[0]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import slicer
 
-from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.scene import has_voxels
 from SegmentAnythingMedLib.panel.actions import BY_NAME, perform
@@ -26,12 +25,14 @@ from SegmentAnythingMedUI.quality_strip import QualityStrip
 from SegmentAnythingMedUI.shortcuts import ViewShortcuts
 from SegmentAnythingMedUI.status_line import StatusLine
 from SegmentAnythingMedUI.views import LookedAtView, shown_volume, slice_widgets
+from SegmentAnythingMedUI.weights_section import WeightsSection, weights_of_slicer
 
 if TYPE_CHECKING:
     import numpy as np
     from slicer import vtkMRMLSliceNode
 
     from SegmentAnythingMedLib.mrml.controller import Controller
+    from SegmentAnythingMedLib.panel.weights import Weights
 
 QUIET_S = 0.1
 """While slices arrive, the panel is drawn anew ten times a second and no more."""
@@ -49,8 +50,8 @@ class Panel:
         The widgets of the .ui file, by name.
     controller
         Does the work.
-    registry
-        Lists the models.
+    weights
+        Lists the models and gets their weights; by default those in the folder that the user chose.
     installer
         Gets missing packages; by default with a message box and pip.
     """
@@ -59,17 +60,18 @@ class Panel:
         self,
         ui: object,
         controller: Controller,
-        registry: ModelRegistry | None = None,
+        weights: Weights | None = None,
         installer: Installer | None = None,
     ) -> None:
-        registry = registry or ModelRegistry()
+        self.weights = weights or weights_of_slicer()
         self._ui, self.controller = ui, controller
         self.installer = installer or Installer(controller)
         self.parameters = Parameters(parameter_node(controller.scene))
         self._view = LookedAtView(controller.scene)
         self._buttons = Buttons(ui, self.press)
-        self.inputs = Inputs(ui, controller, self.installer, registry, lambda: self.parameters)
-        self._more = MoreSection(ui, controller, lambda: self.parameters, registry.weights)
+        self.inputs = Inputs(ui, controller, self.installer, self.weights, lambda: self.parameters)
+        self._more = MoreSection(ui, controller, lambda: self.parameters)
+        self._weights = WeightsSection(ui, controller, self.weights, self.inputs)
         self._status = StatusLine(ui, lambda: (*controller.messages, *self.installer.lines))
         self.strip = QualityStrip(controller.go_to_slice)
         ui.stripPlace.layout().addWidget(self.strip)
@@ -125,6 +127,7 @@ class Panel:
         self.pump.stop()
         self._unobserve()
         self._keys.close()
+        self.weights.close()
         self.controller.close()
 
     def scene_closes(self) -> None:
@@ -189,6 +192,7 @@ class Panel:
     def look(self) -> None:
         """After each poll: show what changed, but not more often than can be seen."""
         self.inputs.settle()
+        self._weights.look()
         if not self.is_entered:
             self._is_dirty = True
             self.parameters.store(self.controller)
@@ -215,6 +219,7 @@ class Panel:
         self._status.show(content)
         self.strip.show_slices(content.strip, content.shown_slice)
         self._more.show()
+        self._weights.show()
         self._editor.follow()
         self._alignment.look()
         if self.is_entered:

@@ -13,7 +13,7 @@ from SegmentAnythingMedUI.quality_strip import is_dark
 if TYPE_CHECKING:
     from SegmentAnythingMedLib.panel.content import PanelContent
 
-_RED = {"light": "#b3261e", "dark": "#ff9a8f"}
+RED = {"light": "#b3261e", "dark": "#ff9a8f"}
 _STEPS = 1000
 
 
@@ -38,7 +38,7 @@ class StatusLine:
         ui = self._ui
         label = ui.statusLabel
         label.setText(("⚠ " if content.is_error else "") + content.status)
-        color = _RED["dark" if is_dark(label) else "light"]
+        color = RED["dark" if is_dark(label) else "light"]
         label.setStyleSheet(f"color: {color}" if content.is_error else "")
         many = _("Outline {which}").format(which=content.candidate)
         one = _("One outline") if content.quality is not None else _("No outline yet")

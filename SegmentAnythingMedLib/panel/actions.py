@@ -371,6 +371,12 @@ ACTIONS: tuple[Action, ...] = (
 BY_NAME = {action.name: action for action in ACTIONS}
 
 
+def is_between_tasks(controller: Controller) -> bool:
+    """Whether another model can be taken without ending something that the user has begun."""
+    is_quiet = controller.state in (State.IDLE, State.PROMPTING, State.FAILED)
+    return is_quiet and not controller.placing_kind and not _has_proposal(controller)
+
+
 def perform(name: str, controller: Controller, view: vtkMRMLSliceNode | None = None) -> bool:
     """Do an action if it can be done now; whether it was done."""
     action = BY_NAME[name]

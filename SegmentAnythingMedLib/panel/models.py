@@ -35,7 +35,7 @@ class Package:
 _ONNX = Package("onnxruntime", "onnxruntime>=1.18", 40)
 _TORCH = Package("torch", "torch>=2.4", 900, "PyTorch")
 _SAFETENSORS = Package("safetensors", "safetensors>=0.4", 1)
-_NEEDED: dict[str, tuple[Package, ...]] = {"classic": (), "embedded": (_ONNX,)}
+_NEEDED: dict[str, tuple[Package, ...]] = {"classic": (), "embedded": (_ONNX,), "nninteractive_remote": ()}
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,18 @@ def _choice(registry: ModelRegistry, card: ModelCard) -> ModelChoice:
         state = f"needs {missing[0].module}"
     else:
         state = "ready"
-    return ModelChoice(
-        card, f"{card.name} ({state})", _detail(registry, card, missing, has_weights), missing, has_weights
-    )
+    return ModelChoice(card, f"{card.name} ({state})", _detail(card, missing, has_weights), missing, has_weights)
 
 
-def _detail(registry: ModelRegistry, card: ModelCard, missing: tuple[Package, ...], has_weights: bool) -> str:
+def _detail(card: ModelCard, missing: tuple[Package, ...], has_weights: bool) -> str:
     parts = [f"{card.title}.", f"Licence: {card.licence}."]
     if card.research_only:
         parts.append("For research only.")
     if card.size_mb:
         parts.append(f"{card.size_mb:g} MB.")
     if not has_weights:
-        source = f"get it from {card.url}" if card.url else "ask whoever made it"
-        parts.append(f"Its weights are not on this machine: {source} and put {card.file} into {registry.weights}.")
+        how = "choose it to download them" if card.url else "ask whoever made it for them"
+        parts.append(f"Its weights are not on this machine: {how}, or import the file {card.file}.")
     for package in missing:
         by = f"by the extension {package.from_extension}" if package.from_extension else "once"
         parts.append(f"The package {package.module} (about {package.download_mb} MB) is installed {by} when you agree.")

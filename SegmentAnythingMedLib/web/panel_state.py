@@ -90,7 +90,13 @@ def strip_values(strip: QualityStrip) -> dict[str, Any]:
 def model_values(choices: tuple[ModelChoice, ...]) -> list[dict[str, Any]]:
     """The list of models."""
     return [
-        {"name": one.card.name, "label": one.label, "detail": model_detail(one), "ready": one.is_ready}
+        {
+            "name": one.card.name,
+            "label": one.label,
+            "detail": model_detail(one),
+            "ready": one.is_ready,
+            "canChoose": one.is_ready or not one.has_weights,
+        }
         for one in choices
     ]
 

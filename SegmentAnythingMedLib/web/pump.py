@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trame_server.state import State
 
     from SegmentAnythingMedLib.web.views import Views
+    from SegmentAnythingMedLib.web.weights_panel import WeightsPanel
     from SegmentAnythingMedLib.web.workspace import Workspace
 
 POLL_S = 0.03
@@ -29,13 +30,16 @@ class Pump:
     ----------
     workspace, views
         Of the session.
+    weights
+        The list of models, and getting their weights.
     state
         Shared with the browser.
     """
 
-    def __init__(self, workspace: Workspace, views: Views, state: State) -> None:
+    def __init__(self, workspace: Workspace, views: Views, weights: WeightsPanel, state: State) -> None:
         self._workspace = workspace
         self._views = views
+        self._weights = weights
         self._state = state
         self._pushed = 0.0
         self._surfaces = SurfaceSteps(workspace.controller)
@@ -53,6 +57,7 @@ class Pump:
         while True:
             self._workspace.controller.poll()
             self._surfaces.look()
+            self._weights.look()
             if clock.monotonic() - self._pushed >= PUSH_S:
                 self.push()
             await asyncio.sleep(POLL_S)
@@ -62,8 +67,10 @@ class Pump:
         self.panel, self.strip = panel_values(self._workspace, self.view)
         sliders = self._views.sliders(self._workspace.controller.volume)
         strip = strip_values(self.strip)
+        told = {"panel": self.panel, "strip": strip, "sliders": sliders}
+        told |= {"models": self._weights.models, "weights": self._weights.values}
         with self._state as state:
-            for key, value in (("panel", self.panel), ("strip", strip), ("sliders", sliders)):
+            for key, value in told.items():
                 if state[key] != value:
                     state[key] = value
         self._pushed = clock.monotonic()

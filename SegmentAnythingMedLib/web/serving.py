@@ -11,6 +11,7 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from aiohttp import web
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.web.gate import Gate
 from SegmentAnythingMedLib.web.security import Exposure, RefusedError
+from SegmentAnythingMedLib.web.session_process import SessionProcess
 from SegmentAnythingMedLib.web.sessions import SessionLimits, Sessions
 
 
@@ -68,7 +70,7 @@ def serve(options: WebOptions, tell: Callable[[str], None]) -> None:
 
 async def _serve(options: WebOptions, tls: ssl.SSLContext | None, tell: Callable[[str], None]) -> None:
     files = tuple(str(Path(name).resolve()) for name in options.files)
-    gate = Gate(options.exposure, Sessions(files, options.limits))
+    gate = Gate(options.exposure, Sessions(files, options.limits, session_maker(options.exposure)))
     runner = web.AppRunner(gate.app(), access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
@@ -87,6 +89,11 @@ async def _serve(options: WebOptions, tls: ssl.SSLContext | None, tell: Callable
         await _interrupted()
     finally:
         await runner.cleanup()
+
+
+def session_maker(exposure: Exposure) -> Callable[[tuple[str, ...], int], SessionProcess]:
+    """Makes sessions whose users may change the weights of this machine only if nobody else can reach them."""
+    return partial(SessionProcess, may_change_weights=exposure.is_local)
 
 
 async def _interrupted() -> None:

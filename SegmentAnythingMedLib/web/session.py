@@ -17,18 +17,19 @@ from trame_slicer.core import SlicerApp
 from SegmentAnythingMedLib import __version__
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.memory.policies import policy_choices
-from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.panel.actions import BY_NAME, perform
-from SegmentAnythingMedLib.panel.models import model_choices
+from SegmentAnythingMedLib.panel.weights import Weights
 from SegmentAnythingMedLib.web.downloads import Downloads
 from SegmentAnythingMedLib.web.page import FAVICON, page, shortcuts
-from SegmentAnythingMedLib.web.panel_state import is_free, model_values, policy_values
+from SegmentAnythingMedLib.web.panel_state import is_free, policy_values
 from SegmentAnythingMedLib.web.pump import Pump
 from SegmentAnythingMedLib.web.relay import SECRET_HEADER
 from SegmentAnythingMedLib.web.security import same_token
 from SegmentAnythingMedLib.web.segment_nodes import recolor_segment, rename_segment
+from SegmentAnythingMedLib.web.upload_checks import check_name
 from SegmentAnythingMedLib.web.uploads import Uploads, UploadTooLargeError
 from SegmentAnythingMedLib.web.views import TAGS, Views
+from SegmentAnythingMedLib.web.weights_panel import WeightsPanel, check_weights_name
 from SegmentAnythingMedLib.web.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ class Session:
         self._server = server
         self._secret = config.secret
         self._tasks: list[asyncio.Task[object]] = []
-        self._registry = ModelRegistry()
-        self._choices = model_choices(self._registry)
         self._policies = policy_choices()
         folder = Path(config.folder)
         self.workspace = Workspace(SlicerApp(), folder)
@@ -67,7 +66,8 @@ class Session:
         server.enable_module({"serve": {base: static}, "scripts": [f"{base}/app.js"], "styles": [f"{base}/app.css"]})
         self.views = Views(self.workspace.app, server)
         self.workspace.views = self.views
-        self.pump = Pump(self.workspace, self.views, server.state)
+        self.weights = WeightsPanel(Weights(may_change=config.may_change_weights), self.controller)
+        self.pump = Pump(self.workspace, self.views, self.weights, server.state)
         self._uploads = Uploads(folder, config.max_upload_mb)
         self._downloads = Downloads(self.workspace, folder)
         self._prepare_state()
@@ -97,6 +97,7 @@ class Session:
         """End the worker."""
         for task in self._tasks:
             task.cancel()
+        self.weights.close()
         self.workspace.close()
 
     # -- the page ------------------------------------------------------------------------------------------------
@@ -109,7 +110,8 @@ class Session:
                 "panel": None,
                 "strip": None,
                 "sliders": {},
-                "models": model_values(self._choices),
+                "models": [],
+                "weights": None,
                 "policies": policy_values(self._policies),
                 "shortcuts": shortcuts(),
                 "maximised": "",
@@ -125,7 +127,10 @@ class Session:
             "stroke": self._stroke,
             "choose_volume": self.workspace.choose_volume,
             "choose_window": self.workspace.choose_window,
-            "choose_model": self._choose_model,
+            "choose_model": self.weights.choose,
+            "weights_yes": self.weights.say_yes,
+            "weights_no": self.weights.say_no,
+            "remove_weights": self.weights.offer_removal,
             "choose_segment": controller.set_segment,
             "rename_segment": lambda segment, name: rename_segment(controller, segment, name),
             "recolor_segment": lambda segment, color: recolor_segment(controller, segment, color),
@@ -174,10 +179,6 @@ class Session:
         if self.views.node(tag) is not None:
             self.pump.view_tag = tag
 
-    def _choose_model(self, name: str) -> None:
-        if any(one.card.name == name and one.is_ready for one in self._choices):
-            self.controller.set_model(name)
-
     def _choose_policy(self, name: str) -> None:
         if any(one.name == name for one in self._policies):
             self.controller.set_policy(name)
@@ -208,6 +209,7 @@ class Session:
     def _bind_routes(self, server: object) -> None:
         server.app.middlewares.append(self._only_for_the_gate)
         server.app.add_routes([web.post("/upload", self._upload), web.get("/download/{kind}", self._download)])
+        server.app.add_routes([web.post("/weights", self._import_weights)])
 
     @web.middleware
     async def _only_for_the_gate(
@@ -218,9 +220,31 @@ class Session:
         return await handler(request)
 
     async def _upload(self, request: web.Request) -> web.Response:
+        async def open_all(paths: tuple[Path, ...]) -> None:
+            await self.workspace.open(paths)
+
+        return await self._received(request, check_name, open_all)
+
+    async def _import_weights(self, request: web.Request) -> web.Response:
+        async def take(paths: tuple[Path, ...]) -> None:
+            self.weights.import_upload(paths[0])
+
+        try:
+            self.weights.check_may_import()
+        except SegmentAnythingMedError as error:
+            return _sentence(error, 403)
+        return await self._received(request, check_weights_name, take)
+
+    async def _received(
+        self,
+        request: web.Request,
+        check: Callable[[str], None],
+        then: Callable[[tuple[Path, ...]], Awaitable[None]],
+    ) -> web.Response:
+        """Receive the files of a form and do something with them; what is wrong becomes a sentence."""
         self.workspace.arriving += 1
         try:
-            paths = await self._uploads.receive(request)
+            paths = await self._uploads.receive(request, check)
         except UploadTooLargeError as error:
             return _sentence(error, 413)
         except SegmentAnythingMedError as error:
@@ -230,7 +254,7 @@ class Session:
             return _sentence("The files could not be received: send them again.", 400)
         finally:
             self.workspace.arriving -= 1
-        await self.workspace.open(paths)
+        await then(paths)
         return web.json_response({"opened": len(paths)})
 
     async def _download(self, request: web.Request) -> web.StreamResponse:

@@ -38,17 +38,20 @@ class SessionConfig:
         Opened at the start.
     max_upload_mb
         Most that one upload may have.
+    may_change_weights
+        Whether this user may download, import and remove weights: only where the app serves its own machine.
     """
 
     secret: str
     folder: str
     files: tuple[str, ...] = ()
     max_upload_mb: int = 2048
+    may_change_weights: bool = False
 
     @classmethod
     def parse(cls, line: str) -> SessionConfig:
         values = json.loads(line)
-        return cls(values["secret"], values["folder"], tuple(values["files"]), int(values["max_upload_mb"]))
+        return cls(**values | {"files": tuple(values["files"])})
 
 
 def main() -> None:

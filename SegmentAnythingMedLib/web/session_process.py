@@ -32,9 +32,11 @@ class SessionProcess:
         Opened at the start.
     max_upload_mb
         Most that one upload may have.
+    may_change_weights
+        Whether its user may download, import and remove weights.
     """
 
-    def __init__(self, files: tuple[str, ...], max_upload_mb: int) -> None:
+    def __init__(self, files: tuple[str, ...], max_upload_mb: int, may_change_weights: bool = False) -> None:
         self.name = secrets.token_hex(16)
         self.secret = secrets.token_hex(32)
         self.port = 0
@@ -42,6 +44,7 @@ class SessionProcess:
         self.used = clock.monotonic()
         self._files = files
         self._max_upload_mb = max_upload_mb
+        self._may_change_weights = may_change_weights
         self._folder: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -91,9 +94,13 @@ class SessionProcess:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             self._folder = None
 
+    def config_of(self, folder: str) -> SessionConfig:
+        """What the process is told; ``folder`` is its own."""
+        return SessionConfig(self.secret, folder, self._files, self._max_upload_mb, self._may_change_weights)
+
     async def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="segment-anything-med-"))
-        config = SessionConfig(self.secret, str(self._folder), self._files, self._max_upload_mb)
+        config = self.config_of(str(self._folder))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,15 @@ class Uploads:
         self._limit = limit_mb << 20
         self._numbers = itertools.count(1)
 
-    async def receive(self, request: Request) -> tuple[Path, ...]:
+    async def receive(self, request: Request, check: Callable[[str], None] = check_name) -> tuple[Path, ...]:
         """Write the files of a form to a new folder (0700, files 0600), and look at what they are.
+
+        Parameters
+        ----------
+        request
+            Holds the form.
+        check
+            Refuses a file by its name.
 
         Raises
         ------
@@ -55,7 +63,7 @@ class Uploads:
         folder = self._folder / f"upload-{next(self._numbers)}"
         folder.mkdir(mode=0o700)
         try:
-            paths = await self._receive_into(folder, request)
+            paths = await self._receive_into(folder, request, check)
             for path in paths:
                 await asyncio.to_thread(check_content, path, self._limit)
         except BaseException:  # also when the browser goes away in the middle
@@ -63,7 +71,7 @@ class Uploads:
             raise
         return paths
 
-    async def _receive_into(self, folder: Path, request: Request) -> tuple[Path, ...]:
+    async def _receive_into(self, folder: Path, request: Request, check: Callable[[str], None]) -> tuple[Path, ...]:
         paths: list[Path] = []
         left = self._limit
         async for part in await request.multipart():
@@ -71,7 +79,7 @@ class Uploads:
                 continue
             if len(paths) == MOST_FILES:
                 raise VolumeError(f"More than {MOST_FILES} files were sent: choose one series.")
-            check_name(safe_name(part.filename))
+            check(safe_name(part.filename))
             paths.append(self._new_path(folder, part.filename, len(paths)))
             left -= await self._write(paths[-1], part, left)
         if not paths:

@@ -22,6 +22,7 @@ import time as clock
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,7 +82,7 @@ class WorkerClient:
     ) -> None:
         limit = ("--memory-mb", str(memory_mb)) if memory_mb else ()
         self._command = [python, *arguments, *limit]
-        self._environment = worker_environment(import_path, threads)
+        self._environment = partial(worker_environment, import_path, threads)  # asked again at each start
         self._folder = folder
         self._child: ChildProcess | None = None
         self._incoming: queue.SimpleQueue[tuple[ChildProcess, m.Event | Ended | NotSent]] = queue.SimpleQueue()
@@ -363,7 +364,7 @@ class WorkerClient:
 
     def _spawn(self) -> None:
         incoming = self._incoming  # not self: the threads must not keep the client alive
-        self._child = ChildProcess(self._command, self._environment, lambda *delivery: incoming.put(delivery))
+        self._child = ChildProcess(self._command, self._environment(), lambda *delivery: incoming.put(delivery))
 
     def _revive(self, *, with_model: bool) -> None:
         ping = self._ledger.new_job()

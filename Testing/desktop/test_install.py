@@ -225,12 +225,12 @@ def test_without_the_pytorch_extension_the_user_is_told_where_to_get_it(fresh: D
     assert fresh.pip.arguments is None
 
 
-def test_missing_weights_are_told_and_nothing_is_asked(fresh: Desk) -> None:
+def test_missing_weights_are_offered_before_any_package_is_asked_for(fresh: Desk) -> None:
     asked = answers(fresh)
     fresh.choose("modelBox", "medsam2")
     fresh.panel.show()
     assert asked.texts == []
-    assert "weights are not on this machine" in fresh.status
+    assert "medsam2 is not on this machine" in fresh.ui.weightsLabel.text
     assert chosen(fresh) == "classic"
 
 

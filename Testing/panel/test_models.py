@@ -24,7 +24,7 @@ def test_a_fresh_machine_has_a_ready_model_first_and_says_what_others_need(
     assert not medsam.is_ready
     assert "no weights" in medsam.label
     assert "For research only." in medsam.detail
-    assert str(tmp_path) in medsam.detail
+    assert "choose it to download them, or import the file MedSAM2_latest.pt" in medsam.detail
     assert "extension PyTorch" in medsam.detail
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError
-from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.card import ModelCard, converted_file
 from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.models.weights.download import Download, DownloadProgress
 from SegmentAnythingMedLib.models.weights.importing import import_weights, remove_weights
 from SegmentAnythingMedLib.models.weights.structure import sha256_of
 
 Say = Callable[[str], None]
+
+RESEARCH_ONLY = "FOR RESEARCH ONLY: not for patients and not for commercial use."
 
 
 def model_row(card: ModelCard, registry: ModelRegistry) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def licence_lines(card: ModelCard) -> Iterator[str]:
     yield f"{card.title}{size}, from {card.url}"
     yield f"Licence: {card.licence}"
     if card.research_only:
-        yield "FOR RESEARCH ONLY: not for patients and not for commercial use."
+        yield RESEARCH_ONLY
     if card.citation:
         yield f"Cite: {card.citation}"
 
@@ -102,8 +104,11 @@ def download_model(
                 f"The licence of {name!r} must be accepted first: read it, then add --accept-licence."
             )
         accepted = accepted or ask("Do you accept the licence?")
-    path = Download(card, registry.weights, accepted).run(on_progress)
+    download = Download(card, registry.weights, accepted)
+    path = download.run(on_progress)
     say(f"{name} is ready: {path}")
+    if download.card.converted:
+        say(f"It was converted to {converted_file(path).name}, which loads read from now on.")
     if not card.sha256:
         say("Its card knows no sha256: that of this download was noted and is checked whenever it is loaded.")
 
@@ -114,6 +119,8 @@ def import_model(file: str | Path, registry: ModelRegistry, name: str | None, sa
     card = done.card
     say(f"{Path(file).name} is {done.layout}; it is the model {card.name!r} now: {done.path}")
     say(f"Licence: {card.licence}{', for research only' if card.research_only else ''}. sha256 {card.sha256}")
+    if card.converted:
+        say(f"It was converted to {converted_file(done.path).name}, which loads read from now on.")
     if done.assumed:
         say(
             f"No card fits it, so one was written: input {card.input_size} pixels, preprocessing {card.preprocessing}. "

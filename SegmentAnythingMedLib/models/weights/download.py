@@ -17,6 +17,7 @@ from pathlib import Path
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError, OutputError
 from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.weights.converting import convert_if_possible
 from SegmentAnythingMedLib.models.weights.notes import note_hash
 from SegmentAnythingMedLib.models.weights.partial import PartialFile
 from SegmentAnythingMedLib.models.weights.structure import check_structure, sha256_of
@@ -215,7 +216,7 @@ class Download:
             )
         check_structure(self._part.path, self.card.file)
         self._part.finish()
-        note_hash(self.card, self.target.parent, found)
+        self.card = convert_if_possible(note_hash(self.card, self.target.parent, found), self.target.parent)
         self._accepted = True
 
 

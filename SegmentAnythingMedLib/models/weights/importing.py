@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError
-from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.card import ModelCard, converted_file
 from SegmentAnythingMedLib.models.registry import ModelRegistry
+from SegmentAnythingMedLib.models.weights.converting import convert_if_possible
 from SegmentAnythingMedLib.models.weights.notes import note_hash, noted_cards, write_note
 from SegmentAnythingMedLib.models.weights.partial import PartialFile, explained
 from SegmentAnythingMedLib.models.weights.recognition import Layout, read_shapes, recognise
@@ -44,7 +45,7 @@ class Imported:
 
 
 def import_weights(source: str | Path, registry: ModelRegistry, name: str | None = None) -> Imported:
-    """Recognise a checkpoint, copy it whole or not at all into the weights folder, and note its hash.
+    """Recognise a checkpoint, copy it whole or not at all into the weights folder, note its hash, and convert a .pt.
 
     Parameters
     ----------
@@ -81,11 +82,13 @@ def import_weights(source: str | Path, registry: ModelRegistry, name: str | None
     card = (
         write_note(replace(card, sha256=sha256), target.parent) if changed else note_hash(card, target.parent, sha256)
     )
-    return Imported(card, target, layout, known is None)
+    return Imported(convert_if_possible(card, target.parent), target, layout, known is None)
 
 
 def remove_weights(name: str, registry: ModelRegistry) -> tuple[Path, ...]:
-    """Delete a model's weights, parts of a download and the card written for them; cards of the user stay.
+    """Delete a model's weights, their safetensors copy, parts of a download and the card written for them.
+
+    Cards of the user stay.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def remove_weights(name: str, registry: ModelRegistry) -> tuple[Path, ...]:
     """
     card = registry.card(name)
     part = PartialFile(registry.weights / card.file) if card.file else None
-    doomed = [part.target, part.path] if part else []
+    doomed = [part.target, converted_file(part.target), part.path] if part else []
     doomed = [path for path in doomed if path.is_file()] + noted_cards(name, registry.weights)
     if not doomed:
         bundled = registry.weights_path(card) is not None
@@ -137,22 +140,24 @@ def _misfit(card: ModelCard, layout: Layout, sha256: str) -> str:
 
 def _agrees(card: ModelCard, layout: Layout) -> bool:
     size, version = card.options.get("size"), card.options.get("version", "2.1")
-    return layout.family != "sam2" or size is None or (size, version) == (layout.size, layout.version)
+    if size is None or not layout.size:
+        return True
+    return size == layout.size and (not layout.version or version == layout.version)
 
 
 def _new_card(source: Path, registry: ModelRegistry, layout: Layout, name: str, ending: str) -> ModelCard:
-    """A card made after the model the file resembles: MedSAM2 by its file name, else the released one."""
-    medical = "medsam2" in source.name.lower()
+    """A card made after the model the file resembles: MedSAM's line by its file name or layout, else the released."""
+    medical = "medsam" in f"{source.name} {layout.size}".lower()
 
     def unlike(card: ModelCard) -> tuple[bool, bool, bool]:
-        return card.name.startswith("medsam2") != medical, not _agrees(card, layout), not card.url
+        return ("medsam" in card.name) != medical, not _agrees(card, layout), not card.url
 
     base = min((card for card in registry.cards if card.family == layout.family), key=unlike, default=None)
     if base is None:
         raise ModelFileError(f"{source.name} is {layout}, of which there is no card here to go by: write one.")
     options = dict(base.options)
-    if layout.family == "sam2":
-        options |= {"size": layout.size, "version": layout.version}
+    told = {"size": layout.size, "version": layout.version}
+    options |= {key: value for key, value in told.items() if value}
     return replace(
         base,
         name=name,
@@ -163,6 +168,7 @@ def _new_card(source: Path, registry: ModelRegistry, layout: Layout, name: str, 
         url="",
         sha256="",
         size_mb=round(source.stat().st_size / 1e6, 1),
+        input_size=layout.input_size or base.input_size,
         options=options,
     )
 

@@ -15,8 +15,37 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 HIERA_LAYOUTS = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
 _PATCHES, _BLOCKS = "image_encoder.trunk.patch_embed.proj.weight", r"image_encoder\.trunk\.blocks\.(\d+)\."
+PLAIN_LAYOUTS = {192: "ti", 384: "s"}
+_PLAIN_NECK = "image_encoder.neck.convs.0.conv_1x1.weight"
+VIT_LAYOUTS = {(768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
+_VIT_PLACES, _VIT_BLOCKS = "image_encoder.pos_embed", r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_h"
+_SAM_DECODER, _HQ_DECODER = "mask_decoder.iou_token.weight", "mask_decoder.hf_token.weight"
+_TINYVIT_PATCHES = "image_encoder.patch_embed.seq.0.c.weight"
+_SAM3 = (
+    ("memory_encoder.projection.weight", "vision_encoder.neck.fpn_layers.0.proj1.weight"),
+    ("tracker_model.memory_encoder.projection.weight",),
+    ("tracker.maskmem_backbone.out_proj.weight",),
+    ("sam2_predictor.model.maskmem_backbone.out_proj.weight",),
+)
+"""Of transformers' tracker, transformers' whole SAM 3, and the published checkpoint with two sets of names."""
 _ONLY_IN_21 = ("obj_ptr_tpos_proj.weight", "no_obj_embed_spatial")
-_EDGETAM = ("image_encoder.trunk.body.stem.conv1.c.weight", "spatial_perceiver.latents")
+_TELLING = {
+    "edgetam": ("image_encoder.trunk.body.stem.conv1.c.weight", "spatial_perceiver.latents"),
+    "scribble_unet": ("final_conv.conv.0.weight", "ups.7.conv.0.weight", "bottleneck.conv.1.weight"),
+    "sam_med2d": ("image_encoder.pos_embed", "image_encoder.blocks.0.Adapter.norm.weight"),
+    "sam_unet": ("image_encoder.sam_img_encoder.pos_embed", "mask_decoder.med_token.weight"),
+}
+"""Keys that tell families of one layout; of two that fit the first is taken."""
+_TITLES = {
+    "edgetam": "EdgeTAM",
+    "efficient_tam": "EfficientTAM",
+    "sam": "SAM (MedSAM, SAM-HQ)",
+    "sam_med2d": "SAM-Med2D",
+    "sam_unet": "SAM-UNet",
+    "sam3_tracker": "SAM 3",
+    "scribble_unet": "ScribblePrompt-UNet",
+    "tinyvit_sam": "MobileSAM (TinySAM, LiteMedSAM)",
+}
 _DAMAGE = (TypeError, AttributeError, IndexError, OverflowError, MemoryError, AssertionError, struct.error)
 
 
@@ -27,17 +56,25 @@ class Layout:
     Parameters
     ----------
     family
-        ``sam2`` or ``edgetam``.
+        Name of a module in ``models``.
     size, version
         For sam2: tiny, small, base_plus or large; "2.0" or "2.1". MedSAM2 has the layout of SAM 2.1 tiny.
+        For efficient_tam: ti or s; Efficient MedSAM2 has the same layouts.
+        For tinyvit_sam: mobile_sam, which is TinySAM's as well, or lite_medsam.
+        For sam: b, l or h, for SAM-HQ hq_b, hq_l or hq_h; MedSAM has the layout of SAM b.
+    input_size
+        Pixels along the side of the input, where the tensors say so, else 0.
     """
 
     family: str
     size: str = ""
     version: str = ""
+    input_size: int = 0
 
     def __str__(self) -> str:
-        return f"SAM {self.version} {self.size.replace('_', ' ')}" if self.family == "sam2" else "EdgeTAM"
+        if self.family == "sam":
+            return f"SAM{'-HQ' if self.size.startswith('hq_') else ''} ViT-{self.size[-1].upper()}"
+        return _TITLES.get(self.family) or f"SAM {self.version} {self.size.replace('_', ' ')}"
 
 
 def read_shapes(path: Path) -> tuple[str, Shapes]:
@@ -83,8 +120,8 @@ def recognise(shapes: Shapes, name: str) -> Layout:
     if layout is None:
         example = ", ".join(sorted(shapes)[:2])[:120]
         raise ModelFileError(
-            f"{name} holds tensors ({example}, ...) of no model known here: SAM 2, SAM 2.1, MedSAM2 and EdgeTAM are, "
-            "in their original layout."
+            f"{name} holds tensors ({example}, ...) of no model known here: SAM 2, SAM 2.1, MedSAM2, "
+            f"{', '.join(_TITLES.values())} are, in their original layout."
         )
     try:
         import torch  # noqa: F401
@@ -95,10 +132,20 @@ def recognise(shapes: Shapes, name: str) -> Layout:
 
 
 def _layout(shapes: Shapes) -> Layout | None:
-    if all(key in shapes for key in _EDGETAM):
-        return Layout("edgetam")
+    for family, keys in _TELLING.items():
+        if all(key in shapes for key in keys):
+            return Layout(family)
+    if any(all(key in shapes for key in keys) for keys in _SAM3):
+        return Layout("sam3_tracker")
+    if len(shapes.get(_TINYVIT_PATCHES, ())) == 4:
+        return Layout("tinyvit_sam", "lite_medsam" if shapes[_TINYVIT_PATCHES][2:] == (1, 1) else "mobile_sam")
+    if len(shapes.get(_VIT_PLACES, ())) == 4 and _SAM_DECODER in shapes:
+        return _sam_layout(shapes)
     if not shapes.get(_PATCHES):
         return None
+    if _PLAIN_NECK in shapes:
+        size = PLAIN_LAYOUTS.get(shapes[_PATCHES][0])
+        return None if size is None else Layout("efficient_tam", size)
     blocks = {found[1] for key in shapes if (found := re.match(_BLOCKS, key))}
     size = HIERA_LAYOUTS.get((shapes[_PATCHES][0], len(blocks)))
     if size is None or not any(key.startswith("memory_attention.") for key in shapes):
@@ -106,20 +153,67 @@ def _layout(shapes: Shapes) -> Layout | None:
     return Layout("sam2", size, "2.1" if any(key in shapes for key in _ONLY_IN_21) else "2.0")
 
 
+def _sam_layout(shapes: Shapes) -> Layout | None:
+    _, grid, _, dim = shapes[_VIT_PLACES]
+    size = VIT_LAYOUTS.get((dim, sum(re.fullmatch(_VIT_BLOCKS, key) is not None for key in shapes)))
+    if size is None:
+        return None
+    return Layout("sam", f"hq_{size}" if _HQ_DECODER in shapes else size, input_size=16 * grid)
+
+
 def _compare(shapes: Shapes, layout: Layout, name: str) -> None:
     """Load tensors without content into a network without content: the strict check, at no cost."""
     import torch
 
     from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly
+    from SegmentAnythingMedLib.models.networks.early_fusion_unet import EarlyFusionUnet
     from SegmentAnythingMedLib.models.networks.edgetam_network import EdgeTamConfig, EdgeTamNetwork
+    from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamConfig, EfficientTamNetwork
     from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Network
+    from SegmentAnythingMedLib.models.networks.sam_med2d_network import SamMed2dNetwork
+    from SegmentAnythingMedLib.models.networks.sam_network import NOT_WEIGHTS, SamNetwork, infer_sam_config, is_hq
+    from SegmentAnythingMedLib.models.networks.sam_unet_network import SamUnetNetwork, infer_sam_unet_config
     from SegmentAnythingMedLib.models.networks.short_long_network import ShortLongNetwork, is_short_long
+    from SegmentAnythingMedLib.models.networks.tinyvit_sam_network import TinyVitSamNetwork, infer_tinyvit_sam_config
 
+    if layout.family == "sam3_tracker":
+        _compare_sam3(shapes, name)
+        return
     with torch.device("meta"):
         state = {key: torch.empty(shape) for key, shape in shapes.items()}
         if layout.family == "edgetam":
             network = EdgeTamNetwork(EdgeTamConfig())
+        elif layout.family == "efficient_tam":
+            network = EfficientTamNetwork(EfficientTamConfig.published(layout.size))
+        elif layout.family == "scribble_unet":
+            network = EarlyFusionUnet()
+        elif layout.family == "sam":
+            state = {key: tensor for key, tensor in state.items() if key not in NOT_WEIGHTS}
+            network = SamNetwork(infer_sam_config(state), is_hq(state))
+        elif layout.family == "sam_med2d":
+            network = SamMed2dNetwork(infer_sam_config(state))
+        elif layout.family == "sam_unet":
+            network = SamUnetNetwork(infer_sam_unet_config(state))
+        elif layout.family == "tinyvit_sam":
+            network = TinyVitSamNetwork(infer_tinyvit_sam_config(state))
         else:
             config = infer_sam2_config(state, 1024)
             network = ShortLongNetwork(config) if is_short_long(state) else Sam2Network(config)
     load_strictly(network, state, name)
+
+
+def _compare_sam3(shapes: Shapes, name: str) -> None:
+    """As `_compare`, where the package that builds the network can be imported; else it is checked when loaded."""
+    import torch
+
+    try:
+        from SegmentAnythingMedLib.models.networks.sam3_network import Sam3Network, published_config
+    except (ModuleNotFoundError, RuntimeError):
+        return
+    from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly
+    from SegmentAnythingMedLib.models.networks.sam3_keys import tracker_state
+
+    with torch.device("meta"):
+        state = tracker_state({key: torch.empty(shape) for key, shape in shapes.items()})
+        network = Sam3Network(published_config())
+    load_strictly(network.model, state, name)

@@ -102,12 +102,12 @@
   }
 
   // -- files
-  async function send(files) {
+  async function send(files, to = "upload") {
     if (!files.length) return;
     const form = new FormData();
     for (const file of files) form.append("file", file, file.name);
     try {
-      const answer = await fetch("upload", { method: "POST", body: form });
+      const answer = await fetch(to, { method: "POST", body: form });
       if (!answer.ok) trigger("say", await sentence(answer));
     } catch (error) {
       trigger("say", "The files could not be sent: the connection was lost, or they are too large.");
@@ -175,6 +175,14 @@
       chosen[place] = event.target.value;
       trigger("choose_channels", ...chosen.filter(Boolean));
     },
-    chooseModel(event) { trigger("choose_model", event.target.value); },
+    chooseModel(event) {
+      trigger("choose_model", event.target.value);
+      event.target.value = panel().model; // one that is not here is only offered: the list shows what is used
+    },
+    importWeights(event) {
+      const files = [...event.target.files].slice(0, 1);
+      event.target.value = "";
+      send(files, "weights");
+    },
   };
 })();

@@ -69,6 +69,9 @@ class Application(QtCore.QObject):
     def testingEnabled(self) -> bool:  # noqa: N802
         return True
 
+    def userSettings(self) -> QtCore.QSettings:  # noqa: N802
+        return QtCore.QSettings(f"{self.temporaryPath}/Slicer.ini", QtCore.QSettings.IniFormat)
+
     def processEvents(self) -> None:  # noqa: N802
         pythonqt.application().processEvents()
 
