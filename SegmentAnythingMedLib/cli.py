@@ -15,6 +15,8 @@ from typing import Any
 
 from SegmentAnythingMedLib import __version__
 from SegmentAnythingMedLib.errors import ModelUnavailableError, OutputError, PromptError, SegmentAnythingMedError
+from SegmentAnythingMedLib.sources.learn_options import add_learn, run_learn
+from SegmentAnythingMedLib.sources.options import add_prompts, run_prompts
 
 EXIT_DONE, EXIT_BAD_INPUT, EXIT_MODEL_UNAVAILABLE, EXIT_CANCELLED, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _BAR_WIDTH = 30
@@ -59,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--debug", action="store_true", help="show tracebacks and debug messages")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_segment(commands, common)
+    add_prompts(commands, common).set_defaults(run=_run_prompts)
+    add_learn(commands, common).set_defaults(run=_run_learn)
     _add_models(commands, common)
     _add_web(commands, common)
     demo = commands.add_parser("demo", parents=[common], help="segment an organ of a made-up CT and show the result")
@@ -98,10 +102,19 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
         help="which slices are looked back at, see docs/policies.md (default: %(default)s)",
     )
     add(
-        "--window", help="auto, soft-tissue, lung, bone, brain, mediastinum, liver, percentile, identity or WIDTH/LEVEL"
+        "--window",
+        help="auto, soft-tissue, lung, bone, brain, mediastinum, liver, percentile, identity or WIDTH/LEVEL; of fused "
+        "volumes one for each with commas between",
     )
     add("--device", default="auto", type=_device, help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--time", type=int, help="time point of a 4D volume, from 0")
+    add(
+        "--fuse",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a second and third volume of the patient, registered, as further channels: CT --fuse PET --fuse MR",
+    )
     add("--component", type=int, help="which value of a volume with many values per voxel, from 0")
     add("--segment-name", help="name of the segment")
     add("--output", required=True, help="OUT.seg.nrrd, .nii.gz, .nrrd, .mha, or .dcm for DICOM SEG")
@@ -158,13 +171,14 @@ def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _run_segment(options: argparse.Namespace) -> int:
-    from SegmentAnythingMedLib.io import check_output, read_volume
+    from SegmentAnythingMedLib.io import check_output, read_fused, read_volume
     from SegmentAnythingMedLib.preview import check_preview_path
     from SegmentAnythingMedLib.prompts_file import PromptsFile, save_prompts
     from SegmentAnythingMedLib.segmenting import run_job, write_result
 
     _check_paths(options)
     volume = read_volume(options.volume, series=options.series, component=options.component)
+    volume = read_fused(volume, options.fuse)
     check_output(options.output, volume)
     if options.preview:
         check_preview_path(options.preview)
@@ -184,17 +198,29 @@ def _run_segment(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _run_prompts(options: argparse.Namespace) -> int:
+    print("\n".join(run_prompts(options)))
+    return EXIT_DONE
+
+
+def _run_learn(options: argparse.Namespace) -> int:
+    print("\n".join(run_learn(options)))
+    return EXIT_DONE
+
+
 def _check_paths(options: argparse.Namespace) -> None:
     """Refuse to write over an input, or two results over each other."""
     written = {"--output": options.output, "--preview": options.preview, "--save-prompts": options.save_prompts}
-    taken = {Path(options.volume).resolve(): "the volume"}
+    taken = {Path(name).resolve(): "a volume to fuse" for name in options.fuse}
+    taken[Path(options.volume).resolve()] = "the volume"
     if options.prompts:
         taken[Path(options.prompts).resolve()] = "the prompts file"
+    folders = (options.volume, *options.fuse)
     for option, name in written.items():
         if name is None:
             continue
         path = Path(name).resolve()
-        inside = Path(options.volume).is_dir() and Path(options.volume).resolve() in path.parents
+        inside = any(Path(folder).is_dir() and Path(folder).resolve() in path.parents for folder in folders)
         if path in taken or (inside and path.exists()):
             raise OutputError(f"{option} {name} is {taken.get(path, 'a file of the volume')}: choose another name.")
         if not path.parent.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,21 +58,27 @@ class Window:
         scale = 1.0 / (np.resize(np.asarray(self.high, dtype=np.float64), pixels.shape[0]) - low)
         column = (slice(None),) + (np.newaxis,) * (pixels.ndim - 1)
         scaled = (pixels.astype(np.float32) - low[column]) * scale.astype(np.float32)[column]
-        return np.clip(np.nan_to_num(scaled, copy=False, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0, out=scaled)
+        # fmax and fmin pass over NaN: a third of the time of nan_to_num and clip.
+        return np.fmin(np.fmax(scaled, 0.0, out=scaled), 1.0, out=scaled)
 
 
 def choose_window(volume: Volume, name: str = "auto", time: int = 0) -> Window:
-    """The window of a preset's name for this volume.
+    """The window of a preset's name for this volume; names for each channel may be given, as ``brain,percentile``.
 
     ``auto`` takes the modality, or where it is unknown the values: identity for 8-bit and colour, soft tissue for
     what looks like Hounsfield units, else percentiles. ``percentile`` is the 0.5th to 99.5th of the foreground
     (values that are finite and above the background's), measured on the whole time point.
 
+    Fused channels each have their own window: a preset or width and level is the first one's, and channels without a
+    name are ``auto`` by their values.
+
     Raises
     ------
     SegmentAnythingMedError
-        If the name is not one of `WINDOW_NAMES` or ``WIDTH/LEVEL``.
+        If a name is not one of `WINDOW_NAMES` or ``WIDTH/LEVEL``, or there are more names than channels.
     """
+    if "," in name or (volume.channel_count > 1 and volume.modality is not Modality.COLOR):
+        return _window_of_each(volume, name, time)
     if name == "auto":
         name = _automatic_name(volume, time)
     if name in CT_PRESETS:
@@ -90,6 +96,24 @@ def choose_window(volume: Volume, name: str = "auto", time: int = 0) -> Window:
         pass
     known = ", ".join(WINDOW_NAMES)
     raise SegmentAnythingMedError(f"Window {name!r} is not known: use one of {known}, or WIDTH/LEVEL such as 400/40.")
+
+
+def _window_of_each(volume: Volume, names: str, time: int) -> Window:
+    """One window for each channel, from names with commas between them."""
+    given = [name.strip() for name in names.split(",")]
+    if len(given) > volume.channel_count:
+        raise SegmentAnythingMedError(
+            f"The window {names!r} is for {len(given)} channels, the volume has {volume.channel_count}: leave some out."
+        )
+    others = given[0] if len(given) == 1 and given[0] in ("percentile", "identity") else "auto"
+    windows = []
+    for channel in range(volume.channel_count):
+        voxels = volume.array(time, channel)[np.newaxis, np.newaxis]
+        modality = volume.modality if channel == 0 else Modality.UNKNOWN
+        alone = replace(volume, voxels=voxels, modality=modality, times_s=())
+        windows.append(choose_window(alone, (given[channel] if channel < len(given) else "") or others))
+    low, high = (tuple(limit for one in windows for limit in getattr(one, side)) for side in ("low", "high"))
+    return Window(low, high, ",".join(one.name for one in windows))
 
 
 def _automatic_name(volume: Volume, time: int) -> str:

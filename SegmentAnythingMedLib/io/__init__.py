@@ -13,6 +13,7 @@ _HOMES = {
     "check_same_grid": "labels",
     "labels_on_grid": "labels",
     "list_series": "dicom",
+    "read_fused": "fused",
     "read_labels": "label_files",
     "read_volume": "images",
     "write_labels": "write",

@@ -1,4 +1,4 @@
-"""Settings of a memory policy: defaults, ranges and meanings, checked where a policy is made."""
+"""Settings of a memory policy or prompt source: defaults, ranges and meanings, checked where one is made."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
 
-    def read(self, value: object, owner: str) -> bool | int | float:
+    def read(self, value: object, owner: str, kind: str = "Memory policy") -> bool | int | float:
         """The value in the setting's type, also from text.
 
         Raises
@@ -45,7 +45,7 @@ class Setting:
         except (TypeError, ValueError, OverflowError):
             found = None
         if found is None or not self._holds(found):
-            raise SegmentAnythingMedError(f"Memory policy {owner}: {self.name} must be {self._wanted}, got {value!r}.")
+            raise SegmentAnythingMedError(f"{kind} {owner}: {self.name} must be {self._wanted}, got {value!r}.")
         return found
 
     def _converted(self, value: object) -> bool | int | float | None:
@@ -83,8 +83,10 @@ def settings_of(policy: type) -> tuple[Setting, ...]:
     )
 
 
-def read_settings(policy: type, given: Mapping[str, object], owner: str) -> dict[str, bool | int | float]:
-    """Values for the settings that are given, checked.
+def read_settings(
+    policy: type, given: Mapping[str, object], owner: str, kind: str = "Memory policy"
+) -> dict[str, bool | int | float]:
+    """Values for the settings that are given, checked; ``kind`` and ``owner`` name whose they are in messages.
 
     Raises
     ------
@@ -95,11 +97,11 @@ def read_settings(policy: type, given: Mapping[str, object], owner: str) -> dict
     for name in given:
         if name not in known:
             there = f"use {', '.join(known)}" if known else "it has none"
-            raise SegmentAnythingMedError(f"Memory policy {owner} has no setting {name!r}: {there}.")
-    return {name: known[name].read(value, owner) for name, value in given.items()}
+            raise SegmentAnythingMedError(f"{kind} {owner} has no setting {name!r}: {there}.")
+    return {name: known[name].read(value, owner, kind) for name, value in given.items()}
 
 
-def split_settings(text: str) -> tuple[str, dict[str, str]]:
+def split_settings(text: str, kind: str = "Memory policy") -> tuple[str, dict[str, str]]:
     """``name:setting=value,setting=value`` to the name and the values as text.
 
     Raises
@@ -113,7 +115,7 @@ def split_settings(text: str) -> tuple[str, dict[str, str]]:
         key, sign, value = (piece.strip() for piece in part.partition("="))
         if not (key and sign and value) or key in given:
             raise SegmentAnythingMedError(
-                f"Memory policy {text!r}: write {part!r} as name:setting=value,setting=value, each setting once."
+                f"{kind} {text!r}: write {part!r} as name:setting=value,setting=value, each setting once."
             )
         given[key] = value
     return name.strip(), given

@@ -192,7 +192,7 @@ class WorkerLink:
     def _window(self) -> Window | str:
         if self.window != "display":
             return self.window
-        return display_window(self._nodes[0]) or "auto"
+        return display_window(*self._nodes) or "auto"
 
 
 def _place(stamp: VolumeStamp) -> tuple[object, ...]:

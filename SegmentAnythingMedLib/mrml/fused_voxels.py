@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from SegmentAnythingMedLib.fusion import resampled, smallest
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 
 Channel = Callable[[], np.ndarray]
@@ -64,23 +65,7 @@ def resampling(base: VolumeFrame, frame: VolumeFrame, array: np.ndarray) -> Chan
     if matrix is None:
         made = _through_a_warp(base, frame, array)
         return lambda: made
-    flipped = matrix[:3, :3][::-1, ::-1], matrix[:3, 3][::-1]
-    shape = base.local.shape_kji
-
-    def make() -> np.ndarray:
-        from scipy import ndimage
-
-        source = array.astype(np.float32, copy=False)
-        return ndimage.affine_transform(
-            source, *flipped, output_shape=shape, order=1, mode="grid-constant", cval=_smallest(array)
-        )
-
-    return make
-
-
-def _smallest(array: np.ndarray) -> float:
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
-    return float(finite.min()) if finite.size else 0.0
+    return lambda: resampled(array, matrix, base.local.shape_kji)
 
 
 def _through_a_warp(base: VolumeFrame, frame: VolumeFrame, array: np.ndarray) -> np.ndarray:
@@ -88,7 +73,7 @@ def _through_a_warp(base: VolumeFrame, frame: VolumeFrame, array: np.ndarray) ->
 
     size_i, size_j, size_k = base.local.size_ijk
     j, i = np.meshgrid(np.arange(size_j), np.arange(size_i), indexing="ij")
-    result, fill = np.empty(base.local.shape_kji, np.float32), _smallest(array)
+    result, fill = np.empty(base.local.shape_kji, np.float32), smallest(array)
     source = array.astype(np.float32, copy=False)
     for k in range(size_k):
         points = frame.ijk_from(base, np.stack([i, j, np.full_like(i, k)], axis=-1))

@@ -10,6 +10,7 @@ import numpy as np
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from SegmentAnythingMedLib.errors import VolumeError
+from SegmentAnythingMedLib.fusion import MAX_CHANNELS
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 from SegmentAnythingMedLib.mrml.fused_voxels import FusedVoxels, resampling
 from SegmentAnythingMedLib.mrml.nodes import nodes_of
@@ -18,9 +19,6 @@ from SegmentAnythingMedLib.windowing import Window
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLVolumeNode
-
-MAX_CHANNELS = 3
-"""How many co-located volumes can be fused into one."""
 
 _DICOM_MODALITIES = {
     "CT": Modality.CT,
@@ -122,12 +120,15 @@ def modality_of(node: vtkMRMLVolumeNode) -> Modality:
     return _UNIT_MODALITIES.get(units.GetCodeValue() or "", Modality.UNKNOWN) if units else Modality.UNKNOWN
 
 
-def display_window(node: vtkMRMLVolumeNode) -> Window | None:
-    """The window and level the user looks at, or None for colour images and nodes without a display."""
-    display = node.GetDisplayNode()
-    if display is None or not display.IsA("vtkMRMLScalarVolumeDisplayNode") or not display.GetWindow() > 0:
-        return None
-    return Window.from_level(display.GetWindow(), display.GetLevel(), "display")
+def display_window(*nodes: vtkMRMLVolumeNode) -> Window | None:
+    """The window and level the user looks at, a channel for each node; None if one is in colour or not displayed."""
+    limits = []
+    for node in nodes:
+        display = node.GetDisplayNode()
+        if display is None or not display.IsA("vtkMRMLScalarVolumeDisplayNode") or not display.GetWindow() > 0:
+            return None
+        limits.append(Window.from_level(display.GetWindow(), display.GetLevel()))
+    return Window(tuple(one.low[0] for one in limits), tuple(one.high[0] for one in limits), "display")
 
 
 def default_volume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:

@@ -66,6 +66,15 @@ def test_the_display_window_is_what_the_user_looks_at(host: MrmlHost) -> None:
     assert (window.low, window.high) == ((-160.0,), (240.0,))
 
 
+def test_fused_volumes_are_each_shown_in_their_own_display_window(host: MrmlHost) -> None:
+    nodes = [host.add_volume(np.zeros((2, 3, 4), np.int16), name=name) for name in ("CT", "PET")]
+    for node, limits in zip(nodes, ((400, 40), (10, 5)), strict=True):
+        node.GetDisplayNode().AutoWindowLevelOff()
+        node.GetDisplayNode().SetWindowLevel(*limits)
+    window = display_window(*nodes)
+    assert (window.low, window.high) == ((-160.0, 0.0), (240.0, 10.0))
+
+
 def test_the_default_volume_is_the_background_of_most_views(host: MrmlHost) -> None:
     first, second = (host.add_volume(np.zeros((2, 3, 4), np.int16), name=name) for name in "ab")
     assert default_volume(host.scene) is first
