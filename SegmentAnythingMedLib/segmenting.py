@@ -25,13 +25,14 @@ import numpy as np
 
 from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.geometry import Plane, SliceKey
-from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL, ModelRegistry
+from SegmentAnythingMedLib.models.registry import ModelRegistry, default_model
 from SegmentAnythingMedLib.prompts import BoxPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts
 from SegmentAnythingMedLib.propagation import Direction
 from SegmentAnythingMedLib.session import VolumeSession
 from SegmentAnythingMedLib.slice_result import SliceResult
 from SegmentAnythingMedLib.volume import Volume
+from SegmentAnythingMedLib.volume_model_session import open_session
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Job:
     direction: Direction | None = Direction.BOTH
     first: int | None = None
     last: int | None = None
-    model: str = DEFAULT_MODEL
+    model: str = field(default_factory=default_model)
     device: str = "auto"
     policy: str = "recent"
     window: str = "auto"
@@ -183,7 +184,7 @@ def run_job(
     start = time.perf_counter()
     model = (registry or ModelRegistry()).load(job.model, job.device)
     loaded = time.perf_counter()
-    session = VolumeSession(volume, model, window=job.window, time=job.time, policy=job.policy)
+    session = open_session(volume, model, window=job.window, time=job.time, policy=job.policy)
     latest: dict[tuple[int, SliceKey], SliceScore] = {}
     cancelled = False
     for result in _results(session, job):

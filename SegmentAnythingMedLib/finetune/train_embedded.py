@@ -170,7 +170,7 @@ def _start(asked: str) -> Path | None:
         return None
     if asked != "released":
         return Path(asked)
-    released = resource_path() / "Weights" / "embedded.onnx"
+    released = resource_path("Weights") / "embedded.onnx"
     return released if released.is_file() else None
 
 
