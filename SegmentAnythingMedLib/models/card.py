@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from SegmentAnythingMedLib.errors import ModelFileError
 
@@ -48,6 +49,8 @@ class ModelCard:
         Who to cite.
     options
         Settings of the family (sizes, versions, precision).
+    converted
+        Hash of the safetensors copy beside ``file``, written by `weights.converting`; empty if there is none.
     """
 
     name: str
@@ -66,6 +69,7 @@ class ModelCard:
     research_only: bool = False
     citation: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    converted: str = ""
 
     def has(self, capability: str) -> bool:
         return capability in self.capabilities
@@ -105,12 +109,30 @@ class ModelCard:
         return cls(**content)
 
 
+def converted_file(weights: Path) -> Path:
+    """Where the safetensors copy of an original weights file lies, if there is one."""
+    return weights.with_name(f"{weights.name}.safetensors")
+
+
+def is_converted(card: ModelCard, weights: Path) -> bool:
+    """Whether the weights have a safetensors copy, made of them as they are now.
+
+    The copy has the time of the file it was made of: one brought later may well be older than the copy.
+    """
+    copy = converted_file(weights)
+    if not card.converted or not copy.is_file():
+        return False
+    return abs(copy.stat().st_mtime_ns - weights.stat().st_mtime_ns) < _SAME_TIME_NS
+
+
+_SAME_TIME_NS = 1_000_000  # folders on a network keep less than nanoseconds
 _CLOSED_SETS = {"capabilities": CAPABILITIES, "prompts": PROMPT_KINDS, "modalities": MODALITIES}
 _PATTERNS = {
     "name": r"[a-z0-9][a-z0-9._-]*",
     "family": r"[a-z][a-z0-9_]*",
     "sha256": r"([0-9a-f]{64})?",
-    "file": r"[^/\\]*",
+    "converted": r"([0-9a-f]{64})?",
+    "file": r"(?!\.\.?$)[^/\\:\x00-\x1f]*",
 }
 
 
@@ -129,5 +151,12 @@ def _check_field(key: str, value: Any, source: str) -> None:
         raise ModelFileError(f"The model card {source}: {key} must be 0 or more, got {value!r}.")
     if key in _PATTERNS and not re.fullmatch(_PATTERNS[key], value):
         raise ModelFileError(f"The model card {source}: {key} {value!r} is not of the form {_PATTERNS[key]}.")
-    if key == "url" and value and not value.startswith("https://"):
-        raise ModelFileError(f"The model card {source}: url must start with https://, got {value!r}.")
+    if key == "url" and value and not _is_https(value):
+        raise ModelFileError(f"The model card {source}: url must start with https:// and name a host, got {value!r}.")
+
+
+def _is_https(url: str) -> bool:
+    try:
+        return url.startswith("https://") and bool(urlsplit(url).hostname)
+    except ValueError:
+        return False

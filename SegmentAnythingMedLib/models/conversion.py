@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.prompts import SlicePrompts
 from SegmentAnythingMedLib.rasterize import polygon_mask, resample_curve
 
@@ -45,6 +46,41 @@ def convert(prompts: SlicePrompts, kinds: Collection[str], shape: tuple[int, int
         box = prompts.box_rc or (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
         prompts = replace(prompts, lasso_rc=None, box_rc=box)
     return prompts
+
+
+def as_box(prompts: SlicePrompts, answer: np.ndarray | None) -> SlicePrompts:
+    """Prompts for a network that was trained with boxes alone: a box, and the negative clicks.
+
+    The box is the one drawn, else that of the earlier answer, be it a single row or pixel; positive clicks outside
+    enlarge it, and without a box two of them must differ in row and column. Negative clicks stay
+    clicks: such networks know them from what they were made of, how well they obey is not known.
+
+    Parameters
+    ----------
+    prompts
+        After `convert`; a mask is left as it is.
+    answer
+        (rows, columns) bool: the earlier answer on this slice, or None.
+
+    Raises
+    ------
+    PromptError
+        If neither a box nor an answer nor two clicks say how large the object is.
+    """
+    corners = [np.array(prompts.box_rc).reshape(2, 2)] if prompts.box_rc is not None else []
+    if not corners and answer is not None and answer.any():
+        found = np.argwhere(answer)
+        corners = [np.stack([found.min(axis=0), found.max(axis=0)])]
+    points = np.concatenate([*corners, prompts.points_rc[prompts.positive]])
+    low, high = points.min(axis=0, initial=np.inf), points.max(axis=0, initial=-np.inf)
+    if not corners and not (high > low).all():
+        raise PromptError("This model is asked by a box: draw one round the object, then correct with clicks.")
+    return replace(
+        prompts,
+        points_rc=prompts.points_rc[~prompts.positive],
+        positive=prompts.positive[~prompts.positive],
+        box_rc=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
+    )
 
 
 def _with_clicks(prompts: SlicePrompts, clicks_rc: np.ndarray, positive: bool) -> SlicePrompts:

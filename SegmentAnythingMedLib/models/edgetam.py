@@ -3,8 +3,7 @@
 What a slice goes through (prompts, candidates, memories) is SAM 2's, so `load` answers with a `Sam2Model`; only the
 network differs.
 
-Options of a card: ``precision`` (fp32, bf16, fp16), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random
-weights in place of a file, for tests and benchmarks of speed.
+Options of a card are those of `sam2`, but for ``size`` and ``version``.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import torch
 
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
+from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
 from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
 from SegmentAnythingMedLib.models.networks.edgetam_network import EdgeTamConfig, EdgeTamNetwork
-from SegmentAnythingMedLib.models.sam2 import Sam2Model, check_numbers, random_weights
+from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device
 
 
 def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> Sam2Model:
@@ -44,9 +44,10 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     check_numbers(card, settings, EdgeTamConfig().pixel_multiple)
-    precision = choose_precision(str(settings.get("precision", "fp32")))
+    precision = choose_precision(str(settings.get("precision", "fp32")), where)
     network = _network(card, weights, settings)
-    return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
+    on_device(network, where, precision, settings, weights)
+    return Sam2Model(replace(card, options=settings), network, precision)
 
 
 def _network(card: ModelCard, weights: Path | None, settings: Mapping[str, object]) -> EdgeTamNetwork:

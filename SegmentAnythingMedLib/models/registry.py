@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError
 from SegmentAnythingMedLib.models.base import SliceModel, VolumeModel
-from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.card import ModelCard, converted_file, is_converted
 from SegmentAnythingMedLib.resources import resource_path
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "classic"
-_EXTRAS = {"torch": "torch", "safetensors": "torch"}
+FALLBACK_MODEL = "classic"
+"""Needs no weights and no further package."""
+_EMBEDDED, _EMBEDDED_NEEDS = "embedded", "onnxruntime"
+FOLDER_VARIABLE = "SEGMENT_ANYTHING_MED_MODELS"
+_EXTRAS = {"torch": "torch", "safetensors": "torch", "transformers": "sam3"}
 
 
 def weights_folder() -> Path:
     """Where the user's weights and cards lie: ``SEGMENT_ANYTHING_MED_MODELS``, else a folder in the user's cache."""
-    chosen = os.environ.get("SEGMENT_ANYTHING_MED_MODELS")
+    chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
     base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "segment-anything-med" / "models"
+
+
+def default_model() -> str:
+    """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`."""
+    has_weights = (resource_path("Weights") / f"{_EMBEDDED}.onnx").is_file()
+    return _EMBEDDED if has_weights and importlib.util.find_spec(_EMBEDDED_NEEDS) else FALLBACK_MODEL
 
 
 class ModelRegistry:
@@ -117,7 +129,21 @@ class ModelRegistry:
             raise ModelUnavailableError(
                 f"Model {name!r} has no weights here. {source} and put {card.file} into {self.weights}."
             )
-        return family.load(card, self.weights_path(card), device=device, **options)
+        return self._load(family, card, device, options)
+
+    def _load(
+        self, family: ModuleType, card: ModelCard, device: str, options: dict[str, object]
+    ) -> SliceModel | VolumeModel:
+        """From the safetensors copy if there is one and it is whole, else from the original."""
+        path = self.weights_path(card)
+        if path is not None and is_converted(card, path):
+            copy = converted_file(path)
+            try:
+                copied = replace(card, file=copy.name, sha256=card.converted, converted="")
+                return family.load(copied, copy, device=device, **options)
+            except ModelFileError as error:
+                log.warning("%s The original, %s, is read instead.", error, card.file)
+        return family.load(card, path, device=device, **options)
 
 
 def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
@@ -125,7 +151,7 @@ def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
         return _unknown_family(card)
     extra = _EXTRAS.get(str(error.name).partition(".")[0])
     install = f"install segment-anything-med[{extra}]" if extra else f"install {error.name}"
-    return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {DEFAULT_MODEL}."
+    return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {FALLBACK_MODEL}."
 
 
 def _unknown_family(card: ModelCard) -> str:

@@ -264,10 +264,18 @@ def test_transformers_agrees_on_propagation_of_two_objects(size: str) -> None:
             2: oracle.Prompt(order[0], [[256.0, 256.0], [80.0, 80.0]], [1, 0]),
         }
         expected = oracle.transformers_track(reference, frames, objects, order)
+        worst = 0.0
         for row, prompt in enumerate(objects.values()):
             with torch.inference_mode():
                 ours = oracle.track(network, slices, [prompt], order)
             for index in range(SLICES):
                 wanted = expected[index][row : row + 1]
                 assert wanted.abs().max() >= 5
-                assert_equal(ours[index], wanted)
+                worst = max(worst, oracle.relative_difference(ours[index], wanted))
+        if worst > TOLERANCE:  # on some processors the reference itself is no closer to itself
+            with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
+                again = oracle.transformers_track(reference, frames, objects, order)
+            noise = max(oracle.relative_difference(again[index], expected[index]) for index in range(SLICES))
+            LOGGER.info("%s: ours differs by %.1e, transformers without oneDNN by %.1e", size, worst, noise)
+            assert worst <= 2 * noise
+            assert worst <= 1e-4

@@ -6,9 +6,11 @@ import hashlib
 import pickle
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,6 +25,10 @@ from .sam2_network import Sam2Config
 _BROKEN = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 _ZIP_MAGIC = b"PK\x03\x04"
 _WRAPPERS = ("model", "state_dict")
+# Trainers that save the optimizer whole (SAM-Med2D's does) hold it under these names.
+_OPTIMIZERS = ("torch.optim.adam.Adam", "torch.optim.adamw.AdamW", "torch.optim.sgd.SGD")
+_NAMES_STAND_INS = (2, 6)  # first torch whose reader lets a class be replaced
+_COMPUTED = ".freqs_cis"  # rotary tables, complex, in the published SAM 3; networks compute theirs
 _NAMED_KEYS = 5
 _BLOCKS = "image_encoder.trunk.blocks."
 _PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
@@ -36,6 +42,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> dict[str, Te
     ----------
     path : a .safetensors file, or a zip archive written by torch.save (.pt, .pth, .bin, .ckpt). Of the latter only
         tensors and plain containers are read (`weights_only`); a dictionary under "model" or "state_dict" is unwrapped.
+        An optimizer of torch saved beside the weights is passed over, not made.
     sha256 : expected digest of the file in hexadecimal, or None
 
     Raises
@@ -59,6 +66,7 @@ def read_checkpoint(path: str | Path, sha256: str | None = None) -> dict[str, Te
     state = _read_safetensors(path, magic) if path.suffix == ".safetensors" else _read_torch(path, magic)
     if not state or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ModelFileError(f"{path.name} is not a checkpoint: it must map names to tensors only.")
+    state = {key: tensor for key, tensor in state.items() if not key.endswith(_COMPUTED)}
     odd = next((key for key, tensor in state.items() if not _is_plain(tensor)), None)
     if odd is not None:
         raise ModelFileError(
@@ -77,16 +85,24 @@ def _read_safetensors(path: Path, magic: bytes) -> Mapping[str, Tensor]:
         raise ModelFileError(f"{path.name} is not a safetensors file: its header does not start one.")
     try:
         # Copies: the file's memory map is not aligned for vector units, and would lock the file on Windows.
-        return {key: tensor.clone() for key, tensor in load_file(path).items()}
+        return {key: _copied(tensor) for key, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ModelFileError(f"{path.name} is truncated or damaged ({error}): download it again.") from error
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """A copy made by one thread: where other programs keep the cores busy, torch's own takes ten times as long."""
+    copy = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    np.copyto(copy.view(-1).view(torch.uint8).numpy(), tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return copy
 
 
 def _read_torch(path: Path, magic: bytes) -> Mapping[str, Tensor]:
     if not magic.startswith(_ZIP_MAGIC):
         raise ModelFileError(f"{path.name} is not a checkpoint: neither safetensors nor torch's zip format.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _no_optimizer():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFileError(f"{path.name} holds more than tensors and was refused; nothing in it was run.") from error
     except _BROKEN as error:
@@ -97,6 +113,25 @@ def _read_torch(path: Path, magic: bytes) -> Mapping[str, Tensor]:
     if not isinstance(content, Mapping):
         raise ModelFileError(f"{path.name} is not a checkpoint: it holds a {type(content).__name__}, not tensors.")
     return content
+
+
+class _PassedOver:
+    """What is read in place of an optimizer; its state is dropped."""
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def _plain_dict(*_: object) -> dict[object, object]:
+    """In place of the defaultdict that holds an optimizer's state."""
+    return {}
+
+
+def _no_optimizer() -> AbstractContextManager:
+    """Within, torch reads nothing in place of an optimizer; an older torch refuses the file as before."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < _NAMES_STAND_INS:
+        return nullcontext()
+    stand_ins = [(_PassedOver, name) for name in _OPTIMIZERS]
+    return torch.serialization.safe_globals([*stand_ins, (_plain_dict, "collections.defaultdict"), dict])
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

@@ -29,6 +29,28 @@ class LayerNorm2d(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
+class ConvNorm(nn.Module):
+    """Convolution without bias, then batch norm; in evaluation folded into one convolution each time it runs.
+
+    The folded weights are never stored: checkpoints keep their keys, and gradients still reach every weight.
+    """
+
+    def __init__(self, dim: int, dim_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(dim, dim_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(dim_out)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that both are in evaluation."""
+        scale = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
+        return self.c.weight * scale[:, None, None, None], self.bn.bias - self.bn.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bn.training:
+            return self.bn(self.c(x))
+        return functional.conv2d(x, *self.folded(), self.c.stride, self.c.padding, groups=self.c.groups)
+
+
 class MLP(nn.Module):
     """Linear layers with an activation between them (none after the last)."""
 
@@ -42,6 +64,19 @@ class MLP(nn.Module):
         for layer in hidden:
             x = self.activation(layer(x))
         return last(x)
+
+
+class TwoLayerMLP(nn.Module):
+    """Two linear layers of equal outer width, under the names that SAM gave them."""
+
+    def __init__(self, dim: int, inner_dim: int, activation: Callable[[Tensor], Tensor] = functional.relu) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(dim, inner_dim)
+        self.lin2 = nn.Linear(inner_dim, dim)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin2(self.activation(self.lin1(x)))
 
 
 class Attention(nn.Module):

@@ -7,57 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import MLP, Attention, LayerNorm2d
+from .layers import MLP, LayerNorm2d
 from .prompt_encoder import PromptEmbedding
+from .two_way import TwoWayTransformer
 
 MASK_TOKENS = 4  # one for an unambiguous prompt, three for an ambiguous one
 STABILITY_OFFSET, STABILITY_THRESHOLD = 0.05, 0.98  # SAM 2's values
-
-
-class _TwoWayLayer(nn.Module):
-    """Tokens attend to tokens, tokens to the image, the image to tokens; norms come after each step."""
-
-    def __init__(self, dim: int, heads: int, mlp_dim: int) -> None:
-        super().__init__()
-        self.self_attn = Attention(dim, heads)
-        self.norm1 = nn.LayerNorm(dim)
-        self.cross_attn_token_to_image = Attention(dim, heads, dim // 2)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, mlp_dim, dim)
-        self.norm3 = nn.LayerNorm(dim)
-        self.cross_attn_image_to_token = Attention(dim, heads, dim // 2)
-        self.norm4 = nn.LayerNorm(dim)
-
-    def forward(
-        self, tokens: Tensor, image: Tensor, token_position: Tensor, image_position: Tensor, first: bool
-    ) -> tuple[Tensor, Tensor]:
-        if first:  # the tokens still are their own positions
-            tokens = self.norm1(self.self_attn(tokens, tokens, tokens))
-        else:
-            placed = tokens + token_position
-            tokens = self.norm1(tokens + self.self_attn(placed, placed, tokens))
-        placed_image = image + image_position
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_position, placed_image, image))
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(placed_image, tokens + token_position, tokens))
-        return tokens, image
-
-
-class _TwoWayTransformer(nn.Module):
-    """Two layers between prompt tokens and image, and a last look of the tokens at the image."""
-
-    def __init__(self, dim: int, heads: int, mlp_dim: int, depth: int = 2) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(_TwoWayLayer(dim, heads, mlp_dim) for _ in range(depth))
-        self.final_attn_token_to_image = Attention(dim, heads, dim // 2)
-        self.norm_final_attn = nn.LayerNorm(dim)
-
-    def forward(self, tokens: Tensor, image: Tensor, image_position: Tensor) -> tuple[Tensor, Tensor]:
-        position = tokens
-        for index, layer in enumerate(self.layers):
-            tokens, image = layer(tokens, image, position, image_position, first=index == 0)
-        seen = self.final_attn_token_to_image(tokens + position, image + image_position, image)
-        return self.norm_final_attn(tokens + seen), image
 
 
 @dataclass(frozen=True)
@@ -81,10 +36,17 @@ class DecoderOutput:
 class MaskDecoder(nn.Module):
     """Image embedding and prompt tokens to masks, their quality and the object's presence."""
 
-    def __init__(self, dim: int, heads: int = 8, mlp_dim: int = 2048, dynamic_multimask: bool = True) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 8,
+        mlp_dim: int = 2048,
+        dynamic_multimask: bool = True,
+        high_resolution: bool = True,
+    ) -> None:
         super().__init__()
         self.dynamic_multimask = dynamic_multimask
-        self.transformer = _TwoWayTransformer(dim, heads, mlp_dim)
+        self.transformer = TwoWayTransformer(dim, heads, lambda: MLP(dim, mlp_dim, dim))
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(MASK_TOKENS, dim)
         self.obj_score_token = nn.Embedding(1, dim)
@@ -95,8 +57,9 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
             nn.GELU(),
         )
-        self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
-        self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
+        if high_resolution:
+            self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
+            self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim, dim // 8) for _ in range(MASK_TOKENS))
         self.iou_prediction_head = MLP(dim, dim, dim, MASK_TOKENS)
         self.pred_obj_score_head = MLP(dim, dim, dim, 1)
@@ -105,7 +68,7 @@ class MaskDecoder(nn.Module):
         self,
         embedding: Tensor,
         position: Tensor,
-        high_resolution: tuple[Tensor, Tensor],
+        high_resolution: tuple[Tensor, Tensor] | None,
         prompts: PromptEmbedding,
         multimask: bool,
     ) -> DecoderOutput:
@@ -115,7 +78,8 @@ class MaskDecoder(nn.Module):
         ----------
         embedding : (B or 1, C, H, W)
         position : (1, C, H, W), encoding of the grid
-        high_resolution : (B or 1, C/8, 4H, 4W) and (B or 1, C/4, 2H, 2W), through `conv_s0` and `conv_s1`
+        high_resolution : (B or 1, C/8, 4H, 4W) and (B or 1, C/4, 2H, 2W), through `conv_s0` and `conv_s1`;
+            None in a network without such maps
         prompts : embedding of B prompts
         multimask : three candidates, or one. In evaluation the one gives way to the best of the three where it is
             unstable, if the decoder is `dynamic_multimask`; the token stays that of the one.
@@ -140,7 +104,9 @@ class MaskDecoder(nn.Module):
             masks, iou = _stable_or_best(masks, iou)
         return DecoderOutput(masks[:, :1], iou[:, :1], object_logits, mask_tokens[:, :1])
 
-    def _upscale(self, image: Tensor, high_resolution: tuple[Tensor, Tensor]) -> Tensor:
+    def _upscale(self, image: Tensor, high_resolution: tuple[Tensor, Tensor] | None) -> Tensor:
+        if high_resolution is None:
+            return self.output_upscaling(image)
         up2, norm, activation, up4, _ = self.output_upscaling
         stride4, stride8 = high_resolution
         return activation(up4(activation(norm(up2(image) + stride8))) + stride4)

@@ -15,20 +15,26 @@ from torch.nn import functional
 from .layers import rotary_tables, rotate, sine_encoding_2d
 
 _QUERY_ROWS = 256  # at 512 px and seven memories their scores are 7 MB: near a CPU's cache
+_MANY_ROWS = 1024  # in bf16, and for OpenVINO, which cuts its rows itself (256 rows 140 ms in bf16, 1024 rows 117)
 
 Rotation = tuple[Tensor, Tensor]
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention of (B, N, C) to (B, M, C) over values (B, M, V)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention of (B, N, C) to (B, M, C) over values (B, M, V); bias (M,) is added to the scores."""
     if query.device.type != "cpu" or torch.is_grad_enabled():
         heads = (t.unsqueeze(1) for t in (query, key, value))
-        return functional.scaled_dot_product_attention(*heads).squeeze(1)
+        mask = None if bias is None else bias.to(query.dtype)[None, None, None]
+        return functional.scaled_dot_product_attention(*heads, attn_mask=mask).squeeze(1)
     # Plain products: torch's fused CPU attention gains nothing from bf16 (tiny at 512 px, one core, all layers: fused
-    # 506 ms, bf16 409; this 382, bf16 107).
-    turned = key.transpose(1, 2)
-    chunks = (query * query.shape[-1] ** -0.5).split(_QUERY_ROWS, dim=1)
-    return torch.cat([torch.softmax(rows @ turned, dim=-1) @ value for rows in chunks], dim=1)
+    # 506 ms, bf16 409; this 382, bf16 107). In bf16 every product packs all keys anew: with AMX 256 rows at a time take
+    # 396 ms, 1024 take 225. Autocast would compute the softmax in float32, for the same error.
+    few = query.dtype is not torch.bfloat16 and not torch.compiler.is_compiling()
+    with torch.autocast("cpu", enabled=False):
+        turned = key.transpose(1, 2)
+        chunks = (query * query.shape[-1] ** -0.5).split(_QUERY_ROWS if few else _MANY_ROWS, dim=1)
+        scores = (rows @ turned if bias is None else rows @ turned + bias for rows in chunks)
+        return torch.cat([torch.softmax(part, dim=-1) @ value for part in scores], dim=1)
 
 
 def _in_halves(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -58,20 +64,35 @@ class RotaryAttention(nn.Module):
         key, value : (B, maps * N + P, memory_dim)
         rotation, key_rotation : of the HW queries and of the N tokens of a map
         """
-        cells = len(key_rotation[0])
+        cells = key_rotation[0].shape[0]  # len() would make it a constant of an exported program
         q = rotate(_in_halves(self.q_proj, query), *rotation)
         k = _in_halves(self.k_proj, key)
         placed, unplaced = k.split([maps * cells, key.shape[1] - maps * cells], dim=1)
-        placed = rotate(placed.unflatten(1, (maps, cells)), *key_rotation).flatten(1, 2)
-        k = torch.cat([placed, unplaced], dim=1)
-        return self.out_proj(self.v_proj(_attend(q, k, value.to(q.dtype))))
+        placed = rotate(placed.unflatten(1, (maps, cells)), *key_rotation)
+        return self.out_proj(self.v_proj(self.mix(q, placed, unplaced, value.to(q.dtype))))
+
+    def mix(self, query: Tensor, placed: Tensor, unplaced: Tensor, value: Tensor) -> Tensor:
+        """What each query sees of the values.
+
+        Parameters
+        ----------
+        query : (B, HW, C), rotated
+        placed : (B, maps, N, C), rotated keys of the maps
+        unplaced : (B, P, C), keys without a place
+        value : (B, maps * N + P, memory_dim), not projected
+
+        Returns
+        -------
+        (B, HW, memory_dim)
+        """
+        return attend(query, torch.cat([placed.flatten(1, 2), unplaced], dim=1), value)
 
 
 class _Layer(nn.Module):
-    def __init__(self, dim: int, memory_dim: int, mlp_dim: int) -> None:
+    def __init__(self, dim: int, memory_dim: int, mlp_dim: int, cross_attention: type[RotaryAttention]) -> None:
         super().__init__()
         self.self_attn = RotaryAttention(dim, dim)
-        self.cross_attn_image = RotaryAttention(dim, memory_dim)
+        self.cross_attn_image = cross_attention(dim, memory_dim)
         self.linear1 = nn.Linear(dim, mlp_dim)
         self.linear2 = nn.Linear(mlp_dim, dim)
         self.norm1 = nn.LayerNorm(dim)
@@ -90,9 +111,16 @@ class _Layer(nn.Module):
 class MemoryAttention(nn.Module):
     """Condition an image embedding on spatial memories and object pointers. No dropout, also in training."""
 
-    def __init__(self, dim: int, memory_dim: int, mlp_dim: int = 2048, layers: int = 4) -> None:
+    def __init__(
+        self,
+        dim: int,
+        memory_dim: int,
+        mlp_dim: int = 2048,
+        layers: int = 4,
+        cross_attention: type[RotaryAttention] = RotaryAttention,
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(dim, memory_dim, mlp_dim) for _ in range(layers))
+        self.layers = nn.ModuleList(_Layer(dim, memory_dim, mlp_dim, cross_attention) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .layers import ConvNorm
 
 
 @dataclass(frozen=True)
@@ -27,32 +28,13 @@ class RepVitConfig:
         return RepVit(self)
 
 
-class _ConvNorm(nn.Module):
-    """Convolution without bias, then batch norm."""
-
-    def __init__(self, dim: int, dim_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(dim, dim_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(dim_out)
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that both are in evaluation."""
-        scale = self.bn.weight * torch.rsqrt(self.bn.running_var + self.bn.eps)
-        return self.c.weight * scale[:, None, None, None], self.bn.bias - self.bn.running_mean * scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.bn.training:
-            return self.bn(self.c(x))
-        return functional.conv2d(x, *self.folded(), self.c.stride, self.c.padding, groups=self.c.groups)
-
-
 class _TokenMixer(nn.Module):
     """Each channel mixed over its neighbours: a 3 x 3 and a 1 x 1 depthwise convolution and the input itself."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv = _ConvNorm(dim, dim, kernel=3, groups=dim)
-        self.conv1 = _ConvNorm(dim, dim, groups=dim)
+        self.conv = ConvNorm(dim, dim, kernel=3, groups=dim)
+        self.conv1 = ConvNorm(dim, dim, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv.bn.training:
@@ -80,8 +62,8 @@ class _ChannelMixer(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv1 = _ConvNorm(dim, 2 * dim)
-        self.conv2 = _ConvNorm(2 * dim, dim)
+        self.conv1 = ConvNorm(dim, 2 * dim)
+        self.conv2 = ConvNorm(2 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(functional.gelu(self.conv1(x)))
@@ -107,8 +89,8 @@ class _Downsample(nn.Module):
     def __init__(self, dim: int, dim_out: int) -> None:
         super().__init__()
         self.pre_block = _Block(dim, excite=False)
-        self.spatial_downsample = _ConvNorm(dim, dim, kernel=3, stride=2, groups=dim)
-        self.channel_downsample = _ConvNorm(dim, dim_out)
+        self.spatial_downsample = ConvNorm(dim, dim, kernel=3, stride=2, groups=dim)
+        self.channel_downsample = ConvNorm(dim, dim_out)
         self.ffn = _ChannelMixer(dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,8 +113,8 @@ class _Stem(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv1 = _ConvNorm(3, dim // 2, kernel=3, stride=2)
-        self.conv2 = _ConvNorm(dim // 2, dim, kernel=3, stride=2)
+        self.conv1 = ConvNorm(3, dim // 2, kernel=3, stride=2)
+        self.conv2 = ConvNorm(dim // 2, dim, kernel=3, stride=2)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.conv2(functional.gelu(self.conv1(pixels)))

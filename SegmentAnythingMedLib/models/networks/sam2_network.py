@@ -43,6 +43,7 @@ class Sam2Config:
     max_pointers : object pointers a slice may look at
     multimask_clicks : smallest and largest number of points (box corners count) that ask for three candidates
     dynamic_multimask : in evaluation an unstable single mask gives way to the best of three
+    high_resolution : the mask decoder takes maps at strides 4 and 8
     """
 
     trunk: HieraConfig
@@ -58,6 +59,7 @@ class Sam2Config:
     decoder_heads: int = 8
     multimask_clicks: tuple[int, int] = (0, 1)
     dynamic_multimask: bool = True
+    high_resolution: bool = True
 
     def __post_init__(self) -> None:
         if self.image_size <= 0 or self.image_size % 32:
@@ -73,6 +75,19 @@ class Sam2Config:
         recent = version == "2.1"
         return cls(HIERA_SIZES[size], image_size, pointer_time_encoding=recent, occlusion_embedding=recent)
 
+    @property
+    def mask_size(self) -> int:
+        """Side of mask logits, a quarter of the input's."""
+        return self.image_size // 4
+
+    def build_image_encoder(self) -> nn.Module:
+        """The trunk with its neck."""
+        return ImageEncoder(self.trunk.build(), self.trunk.dims, self.dim)
+
+    def build_memory_attention(self) -> MemoryAttention:
+        """What conditions a slice on its memories."""
+        return MemoryAttention(self.dim, self.memory_dim, self.mlp_dim, self.memory_layers)
+
     def wants_multimask(self, clicks: int) -> bool:
         """Whether SAM 2 asks for three candidates: for no click (tracking) and for one, not for a box or more."""
         least, most = self.multimask_clicks
@@ -86,23 +101,28 @@ class ImageFeatures:
     Attributes
     ----------
     stride4 : (B, C/8, S/4, S/4) and
-    stride8 : (B, C/4, S/8, S/8), as the mask decoder adds them
+    stride8 : (B, C/4, S/8, S/8), as the mask decoder adds them; None in a network without them
     embedding : (B, C, S/16, S/16), not conditioned on any memory
     """
 
-    stride4: Tensor
-    stride8: Tensor
+    stride4: Tensor | None
+    stride8: Tensor | None
     embedding: Tensor
 
     @property
-    def high_resolution(self) -> tuple[Tensor, Tensor]:
+    def high_resolution(self) -> tuple[Tensor, Tensor] | None:
         """The two maps `decode_masks` takes."""
-        return self.stride4, self.stride8
+        return None if self.stride4 is None or self.stride8 is None else (self.stride4, self.stride8)
 
     @property
     def nbytes(self) -> int:
-        """Memory held by the three maps."""
-        return self.stride4.nbytes + self.stride8.nbytes + self.embedding.nbytes
+        """Memory held by the maps."""
+        return sum(part.nbytes for part in (*(self.high_resolution or ()), self.embedding))
+
+    def row(self, index: int) -> ImageFeatures:
+        """Of one slice, batch 1."""
+        maps = (self.stride4, self.stride8, self.embedding)
+        return ImageFeatures(*(None if part is None else part[index : index + 1] for part in maps))
 
 
 @dataclass(frozen=True)
@@ -132,10 +152,33 @@ class DecodedMasks:
             pointers=pick(self.pointers, index),
         )
 
+    def row(self, index: int) -> DecodedMasks:
+        """Of one object, batch 1."""
+        rows = (part[index : index + 1] for part in (self.mask_logits, self.iou, self.object_logits, self.pointers))
+        return DecodedMasks(*rows)
+
     def suppress_absent(self) -> DecodedMasks:
         """Masks of objects that are not in the slice replaced by -1024, as SAM 2's video model does."""
         present = self.object_logits[:, :, None, None] > 0
         return replace(self, mask_logits=torch.where(present, self.mask_logits, ABSENT_LOGIT))
+
+
+@dataclass(frozen=True, eq=False)
+class Lookback:
+    """What B objects look back on, in tensors alone.
+
+    Attributes
+    ----------
+    maps : M memories, (B, memory_dim, S/16, S/16) each
+    rows : (M,) int64, the row of the time table for each
+    pointers : (B, P, C), or None
+    times : (P,) float32, the pointers' distances as a part of the largest, or None
+    """
+
+    maps: tuple[Tensor, ...]
+    rows: Tensor
+    pointers: Tensor | None = None
+    times: Tensor | None = None
 
 
 class Sam2Network(nn.Module):
@@ -152,10 +195,12 @@ class Sam2Network(nn.Module):
         super().__init__()
         self.config = config
         dim, memory_dim = config.dim, config.memory_dim
-        self.image_encoder = ImageEncoder(config.trunk.build(), config.trunk.dims, dim)
+        self.image_encoder = config.build_image_encoder()
         self.sam_prompt_encoder = PromptEncoder(dim, config.image_size)
-        self.sam_mask_decoder = MaskDecoder(dim, config.decoder_heads, config.mlp_dim, config.dynamic_multimask)
-        self.memory_attention = MemoryAttention(dim, memory_dim, config.mlp_dim, config.memory_layers)
+        self.sam_mask_decoder = MaskDecoder(
+            dim, config.decoder_heads, config.mlp_dim, config.dynamic_multimask, config.high_resolution
+        )
+        self.memory_attention = config.build_memory_attention()
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
         self.obj_ptr_proj = MLP(dim, dim, dim, dim)
@@ -204,7 +249,11 @@ class Sam2Network(nn.Module):
         return self.encode_prompts(points, torch.full((batch, 1), -1, device=device), mask_logits)
 
     def decode_masks(
-        self, embedding: Tensor, high_resolution: tuple[Tensor, Tensor], prompts: PromptEmbedding, multimask: bool
+        self,
+        embedding: Tensor,
+        high_resolution: tuple[Tensor, Tensor] | None,
+        prompts: PromptEmbedding,
+        multimask: bool,
     ) -> DecodedMasks:
         """Predict masks of B objects; absent objects keep their logits, but have the pointer of absence.
 
@@ -217,8 +266,12 @@ class Sam2Network(nn.Module):
         """
         position = self.sam_prompt_encoder.grid_encoding(*embedding.shape[2:])
         output = self.sam_mask_decoder(embedding, position, high_resolution, prompts, multimask)
-        pointers = self._mark_absent(self.obj_ptr_proj(output.tokens), output.object_logits > 0)
-        return DecodedMasks(output.mask_logits.float(), output.iou.float(), output.object_logits.float(), pointers)
+        return self.decoded(output.mask_logits, output.iou, output.object_logits, self.obj_ptr_proj(output.tokens))
+
+    def decoded(self, mask_logits: Tensor, iou: Tensor, object_logits: Tensor, pointers: Tensor) -> DecodedMasks:
+        """What the decoder found, with the pointer of absence where the object is not there."""
+        pointers = self._mark_absent(pointers, object_logits > 0)
+        return DecodedMasks(mask_logits.float(), iou.float(), object_logits.float(), pointers)
 
     def use_mask_as_output(self, features: ImageFeatures, mask: Tensor) -> DecodedMasks:
         """Take a confirmed mask as the result of a slice, with the object pointer that the decoder makes of it.
@@ -319,25 +372,50 @@ class Sam2Network(nn.Module):
         """`condition` with a memory attention and its table of time encodings."""
         if not memories:
             return embedding + self.no_mem_embed.view(1, -1, 1, 1)
+        return self._attend(attention, slot_times, embedding, self.lookback(memories, pointers, pointer_range))
+
+    def lookback(
+        self,
+        memories: Sequence[tuple[Tensor, int]],
+        pointers: Sequence[tuple[Tensor, float]],
+        pointer_range: int | None = None,
+    ) -> Lookback:
+        """Memories and pointers, described as for `condition`, as tensors on their device."""
         for _, slot in memories:
             if not 0 <= slot < self.config.memory_slots:
                 raise ValueError(f"time slots must be 0 to {self.config.memory_slots - 1}, got {slot}.")
-        maps, dtype = len(memories), embedding.dtype
-        grid = self.memory_position(*embedding.shape[2:])
-        tokens = [memory.to(dtype).flatten(2).mT for memory, _ in memories]
-        # Row d - 1 of the table is the slice at distance d; prompted slices have the last row, -1.
-        positions = [grid + slot_times[slot - 1] for _, slot in memories]
-        if pointers:
+        maps, device = tuple(memory for memory, _ in memories), memories[0][0].device
+        # Row d - 1 of the time table is the slice at distance d; prompted slices have the last row, -1.
+        rows = _sent([(slot - 1) % self.config.memory_slots for _, slot in memories], torch.long, device)
+        if not pointers:
+            return Lookback(maps, rows)
+        longest = max(1, self.config.max_pointers - 1 if pointer_range is None else pointer_range)
+        times = _sent([distance / longest for _, distance in pointers], torch.float32, device)
+        return Lookback(maps, rows, torch.stack([pointer for pointer, _ in pointers], dim=1), times)
+
+    def track(self, features: ImageFeatures, lookback: Lookback) -> DecodedMasks:
+        """A slice without prompts, in tensors only: B objects are found by what they look back on.
+
+        The same as `condition`, `encode_no_clicks` and `decode_masks`; nothing in it waits for the device, so that it
+        can be compiled or recorded.
+        """
+        embedding = self._attend(self.memory_attention, self.maskmem_tpos_enc, features.embedding, lookback)
+        prompts, multimask = self.encode_no_clicks(len(embedding)), self.config.wants_multimask(0)
+        return self.decode_masks(embedding, features.high_resolution, prompts, multimask)
+
+    def _attend(self, attention: MemoryAttention, slot_times: Tensor, embedding: Tensor, lookback: Lookback) -> Tensor:
+        dtype, grid = embedding.dtype, self.memory_position(*embedding.shape[2:])
+        tokens = [memory.to(dtype).flatten(2).mT for memory in lookback.maps]
+        positions = [(grid + slot_times[lookback.rows, 0]).flatten(0, 1)[None]]
+        if lookback.pointers is not None:
             split = self.config.dim // self.config.memory_dim
-            stacked = torch.stack([pointer for pointer, _ in pointers], dim=1)
-            tokens.append(stacked.to(dtype).unflatten(2, (split, -1)).flatten(1, 2))
-            times = self._pointer_times([distance for _, distance in pointers], pointer_range)
-            positions.append(times.repeat_interleave(split, dim=0)[None])
+            tokens.append(lookback.pointers.to(dtype).unflatten(2, (split, -1)).flatten(1, 2))
+            positions.append(self._pointer_times(lookback.times).repeat_interleave(split, dim=0)[None])
         return attention(
             embedding.expand(len(tokens[0]), -1, -1, -1),
             torch.cat(tokens, dim=1),
             torch.cat(positions, dim=1),
-            maps,
+            len(lookback.maps),
             self.memory_rotation(*embedding.shape[2:]),
         )
 
@@ -349,13 +427,10 @@ class Sam2Network(nn.Module):
         """Rotary encoding of the keys of one memory's tokens."""
         return rotary_tables(self.config.dim, height, width, self.no_mem_embed.device)
 
-    def _pointer_times(self, distances: Sequence[float], pointer_range: int | None) -> Tensor:
-        """Position encodings (P, memory_dim) of object pointers; zeros before SAM 2.1."""
-        device = self.no_mem_embed.device
+    def _pointer_times(self, times: Tensor) -> Tensor:
+        """Position encodings (P, memory_dim) of object pointers by times, 1 the farthest; zeros before SAM 2.1."""
         if not self.config.pointer_time_encoding:
-            return torch.zeros(len(distances), self.config.memory_dim, device=device)
-        longest = max(1, self.config.max_pointers - 1 if pointer_range is None else pointer_range)
-        times = torch.tensor(distances, dtype=torch.float32, device=device) / longest
+            return torch.zeros(len(times), self.config.memory_dim, device=times.device)
         return self.obj_ptr_tpos_proj(sine_encoding_1d(times, self.config.dim).to(self.obj_ptr_tpos_proj.weight.dtype))
 
     def _mark_absent(self, pointers: Tensor, present: Tensor) -> Tensor:
@@ -365,3 +440,9 @@ class Sam2Network(nn.Module):
     def _check(self, maps: Tensor, name: str, channels: int, side: int) -> None:
         if maps.ndim != 4 or tuple(maps.shape[1:]) != (channels, side, side):
             raise ValueError(f"{name} must have shape (B, {channels}, {side}, {side}), got {tuple(maps.shape)}.")
+
+
+def _sent(values: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A few numbers on the device, without waiting for what it still computes."""
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
