@@ -122,7 +122,9 @@ class EmbeddedModel:
         if prompts.mask is not None:
             return _confirmed(prompts, features.shape)
         previous = refined(prompts, previous)
-        known = chosen_memories(memories)
+        # An outline to correct says more than a key slice some way off, which pulls it back to where the object was
+        # there: kidney of the phantom, 7 slices from its key slice, .84; with one click .18 beside the memory, .91 without.
+        known = chosen_memories(memories) if previous is None else ()
         box = known_box(prompts, previous, known)
         if box is not None:
             candidates = [self._outline(features, prompts, previous, known, box)]

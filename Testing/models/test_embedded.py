@@ -58,11 +58,6 @@ class BrightRun:
         return Answer(three, np.tile(np.array([2.0, 1.0, 0.0], np.float32), (len(maps), 1)), presence)
 
 
-def prediction_of_all_but_the_last(model, features, prompts):
-    fewer = SlicePrompts(prompts.points_rc[:-1], prompts.positive[:-1])
-    return model.predict(features, fewer)
-
-
 @pytest.fixture
 def run():
     return BrightRun()
@@ -241,9 +236,6 @@ def test_after_a_few_clicks_the_earlier_answers_box_is_shown_as_a_region(model, 
         region, previous = (run.maps[-1][0, CHANNELS.index(name)] for name in ("region", "previous"))
         assert region.any() == (count > 2) and (previous.max() > 0.9) == (count > 1)
     assert (region[previous > 0.9] > 0.5).all()
-    memory = remembered(model, disc())
-    model.predict(features, prompts, Recall((memory,)), prediction_of_all_but_the_last(model, features, prompts))
-    assert not run.maps[-1][0, CHANNELS.index("region")].any()
 
 
 def test_threads_are_those_the_worker_was_given(monkeypatch):
@@ -274,9 +266,20 @@ def test_the_nearest_key_slice_and_the_newest_tracked_slice_are_seen(model):
     old, new = remembered(model, disc(), 3, 3), remembered(model, disc(), 1, 1)
     gone = remembered(model, np.zeros(SHAPE, bool), 1, 1)
     assert [distance for _, distance in chosen_memories(Recall((far_key, key, old, new)))] == [-2, 1]
-    assert [distance for _, distance in chosen_memories(Recall((far_key, key)))] == [-2, 9]
+    assert [distance for _, distance in chosen_memories(Recall((far_key, key)))] == [-2]
     assert [distance for _, distance in chosen_memories(Recall((key, old, gone)))] == [-2, 3]
     assert chosen_memories(Recall((gone,))) == ()
+
+
+def test_an_outline_that_is_corrected_is_shown_without_memories(model, run):
+    features, memory = features_of(model, disc()), remembered(model, disc((20, 30)), 7)
+    earlier = Prediction(np.where(disc(), 10.0, -10.0).astype(np.float32)[None], np.ones(1))
+    click = SlicePrompts(np.array([[30.0, 45.0]]), np.array([True]))
+    model.predict(features, click, Recall((memory,)), earlier)
+    named = dict(zip(CHANNELS, run.maps[-1][0], strict=True))
+    assert named["previous"].any() and not named["key_mask"].any() and not named["last_mask"].any()
+    model.predict(features, click, Recall((memory,)))
+    assert dict(zip(CHANNELS, run.maps[-1][0], strict=True))["key_mask"].any()
 
 
 def test_where_nothing_is_bright_the_object_is_absent(model):
