@@ -24,6 +24,7 @@ from SegmentAnythingMedUI.parameters import Parameters, parameter_node
 from SegmentAnythingMedUI.quality_strip import QualityStrip
 from SegmentAnythingMedUI.shortcuts import ViewShortcuts
 from SegmentAnythingMedUI.status_line import StatusLine
+from SegmentAnythingMedUI.suggest_row import SuggestRow
 from SegmentAnythingMedUI.views import LookedAtView, shown_volume, slice_widgets
 from SegmentAnythingMedUI.weights_section import WeightsSection, weights_of_slicer
 
@@ -70,6 +71,7 @@ class Panel:
         self._view = LookedAtView(controller.scene)
         self._buttons = Buttons(ui, self.press)
         self.inputs = Inputs(ui, controller, self.installer, self.weights, lambda: self.parameters)
+        self._suggest = SuggestRow(ui, controller)
         self._more = MoreSection(ui, controller, lambda: self.parameters)
         self._weights = WeightsSection(ui, controller, self.weights, self.inputs)
         self._status = StatusLine(ui, lambda: (*controller.messages, *self.installer.lines))
@@ -216,6 +218,7 @@ class Panel:
         self._placing = content.placing
         self._buttons.show(content)
         self.inputs.show(content)
+        self._suggest.show(content)
         self._status.show(content)
         self.strip.show_slices(content.strip, content.shown_slice)
         self._more.show()

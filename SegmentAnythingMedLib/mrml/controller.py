@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from SegmentAnythingMedLib.errors import PromptError, VolumeError
 from SegmentAnythingMedLib.geometry import Plane
 from SegmentAnythingMedLib.mrml.controller_link import Purpose
-from SegmentAnythingMedLib.mrml.controller_range import Ranging
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.controller_states import Signal, State
+from SegmentAnythingMedLib.mrml.controller_suggesting import Suggesting
 from SegmentAnythingMedLib.mrml.controller_work import told
 from SegmentAnythingMedLib.mrml.scene import has_voxels
 from SegmentAnythingMedLib.mrml.sequences import current_time
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 
-class Controller(Ranging):
+class Controller(Suggesting):
     """One user's work in one scene. No verb raises or waits: what goes wrong is a sentence in `status`.
 
     Parameters

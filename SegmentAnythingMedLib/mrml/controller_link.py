@@ -27,6 +27,7 @@ class Purpose(enum.Enum):
     OPENING = "opening"
     CHANGE = "change"
     OUTLINE = "outline"
+    SUGGESTION = "suggestion"
     PROPAGATION = "propagation"
     PREFETCH = "prefetch"
 
@@ -156,7 +157,7 @@ class WorkerLink:
 
     def end_jobs(self) -> None:
         """Forget all jobs, and let those end that take long; what still comes of them is not ours."""
-        for purpose in (Purpose.PROPAGATION, Purpose.PREFETCH, Purpose.OUTLINE):
+        for purpose in (Purpose.PROPAGATION, Purpose.PREFETCH, Purpose.OUTLINE, Purpose.SUGGESTION):
             self.cancel(purpose)
         self.jobs.clear()
 

@@ -156,6 +156,22 @@ class PromptMarkups:
             self._do(self.store.added(self._shown(record)))
         return self.store.get(record.uid if same is None else same.uid)
 
+    def add_together(self, segment_id: str, prompts: Iterable[Prompt], instead_of: Iterable[str] = ()) -> None:
+        """Add several prompts (no masks), and remove those of these uids, as one step of undo.
+
+        Raises
+        ------
+        PromptError
+            If one of the prompts is outside the volume or not on one slice; nothing is changed then.
+        """
+        gone = [self.store.changed(uid, None) for uid in instead_of]
+        first = len(self.store.records) - len(gone)
+        made = [PromptRecord(segment_id, prompt, self.time, "", self.model) for prompt in prompts]
+        for record in made:
+            slice_index(record.prompt, self.slices(record.prompt.plane))
+        added = [PromptChange(None, record, first + n) for n, record in enumerate(made)]
+        self._do(*sorted(gone, key=lambda change: -change.position), *added)
+
     def add_drawn(
         self, kind_name: str, segment_id: str, points_ras: np.ndarray, view: vtkMRMLSliceNode
     ) -> PromptRecord:

@@ -143,12 +143,21 @@ ACTIONS: tuple[Action, ...] = (
     _placing("lasso", "Lasso", "Draw round the structure.", "L", "lasso"),
     Action(
         "from-segment",
-        "From segment",
-        "Give what the segment has on this slice to the model as a prompt.",
+        "Segment as mask",
+        "Give what the segment has on this slice to the model, as a mask prompt.",
         "",
         "prompt",
         _from_segment,
         _is_usable,
+    ),
+    Action(
+        "suggest",
+        "Suggest",
+        "Make prompts from what is chosen here; they can be edited, and Undo takes all of them back.",
+        "",
+        "prompt",
+        lambda controller, view: controller.suggest(view),
+        lambda controller: controller.is_usable and controller.suggestion_input is not None,
     ),
     Action(
         "candidate-previous",

@@ -10,6 +10,7 @@ from SegmentAnythingMedLib.mrml.controller_review import SliceReview
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.slice_views import cursor_view, slice_of_view
 from SegmentAnythingMedLib.panel.actions import ACTIONS
+from SegmentAnythingMedLib.panel.suggestions import SuggestionContent, suggestion_content
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSliceNode
@@ -49,6 +50,8 @@ class PanelContent:
         Of the segmentation that is worked on.
     segment_id
         The chosen one, or empty.
+    suggestion
+        The row that suggests prompts.
     candidate
         "2 of 3", or empty where there is only one.
     quality
@@ -78,6 +81,7 @@ class PanelContent:
     placing: str
     segments: tuple[SegmentLine, ...]
     segment_id: str
+    suggestion: SuggestionContent
     candidate: str
     quality: float | None
     quality_text: str
@@ -112,6 +116,7 @@ def content_of(controller: Controller, view: vtkMRMLSliceNode | None = None) -> 
         placing=controller.placing_kind,
         segments=_segments(controller),
         segment_id=controller.segment_id,
+        suggestion=suggestion_content(controller),
         candidate=f"{chosen + 1} of {count}" if count > 1 else "",
         quality=quality,
         quality_text=_quality_text(quality),

@@ -54,7 +54,8 @@ class Given:
     index
         Slice wanted, or None: the source chooses.
     labels
-        (K, J, I) bool or integers: a rough mask, or an automatic segmentation with one value per structure.
+        (K, J, I) bool or integers: a rough mask, or an automatic segmentation with one value per structure. Or, where
+        ``index`` is given, (rows, columns) of that slice alone.
     label
         The structure wanted among ``labels``; None takes all voxels above 0.
     lines_ijk
@@ -92,10 +93,22 @@ class Given:
                 raise PromptError(f"The prompt source {name!r} lacks something: {_ASK[need]}.")
         if self.index is not None:
             self.slices.check_index(self.index)
-        if self.labels is not None and self.labels.shape != self.slices.volume.shape_kji:
+        if self.labels is not None and self.labels.ndim == 2:
+            self._check_drawn_slice()
+        elif self.labels is not None and self.labels.shape != self.slices.volume.shape_kji:
             raise GeometryError(
                 f"The mask has {self.labels.shape[::-1]} voxels, the volume {self.slices.volume.size_ijk}: "
                 "give a mask on the volume's own grid."
+            )
+
+    def _check_drawn_slice(self) -> None:
+        if self.index is None:
+            raise PromptError("A mask of one slice says nothing of the others: say which slice it is.")
+        if self.labels.shape != self.slices.shape:
+            rows, columns = self.slices.shape
+            raise GeometryError(
+                f"The mask has {self.labels.shape[0]} x {self.labels.shape[1]} pixels, the slices {rows} x {columns}: "
+                "give a mask of the slice."
             )
 
     def slice_to_look_at(self) -> int:
@@ -121,6 +134,8 @@ class Given:
 
     def labels_on(self, index: int) -> np.ndarray:
         """(rows, columns): ``labels`` on a slice; oblique slices take the nearest voxel and 0 beyond the volume."""
+        if np.ndim(self.labels) == 2:
+            return np.asarray(self.labels)
         drawn = self.slices.extract(np.asarray(self.labels), index, order=0)
         if self.slices.plane.is_oblique:
             rows, columns = np.indices(self.slices.shape)

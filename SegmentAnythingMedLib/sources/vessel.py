@@ -56,9 +56,7 @@ class Source(PromptSource):
         spacing = given.slices.spacing_mm
         mask = given.mask_on(index) if given.labels is not None else self.tubes(given.image(index))
         if not mask.any():
-            raise PromptError(
-                f"Slice {index} shows no vessels: choose another slice or give a rough mask of them (--mask)."
-            )
+            raise PromptError(f"Slice {index} shows no vessels: choose another slice or give a rough mask of them.")
         chosen = self._chosen(Skeleton.of_mask(mask, spacing, self.spur_mm), spacing)
         return clicks.points(given.slices, index, chosen)
 

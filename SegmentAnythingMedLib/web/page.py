@@ -6,6 +6,7 @@ from html import escape
 from importlib import resources
 
 from SegmentAnythingMedLib.panel.actions import ACTIONS, Action, keys
+from SegmentAnythingMedLib.panel.suggestions import KINDS
 from SegmentAnythingMedLib.web.downloads import PROMPTS_KIND, SEGMENT_KINDS
 from SegmentAnythingMedLib.web.views import PLACES, ViewPlace
 from SegmentAnythingMedLib.windowing import WINDOW_NAMES
@@ -35,6 +36,9 @@ def _parts() -> dict[str, str]:
     parts = {f"button {action.name}": _button(action) for action in ACTIONS}
     parts["views"] = "".join(_view(place) for place in PLACES)
     parts["windows"] = "".join(f'<option value="{name}">{_window_label(name)}</option>' for name in _window_names())
+    parts["suggestions"] = "".join(
+        f'<option value="{kind.source}" title="{escape(kind.tip)}">{escape(kind.label)}</option>' for kind in KINDS
+    )
     parts["keys"] = "".join(f"<tr><td><kbd>{escape(key)}</kbd></td><td>{escape(tip)}</td></tr>" for key, tip in keys())
     kinds = {**SEGMENT_KINDS, PROMPTS_KIND: "Prompts (.json)"}
     parts["downloads"] = "".join(

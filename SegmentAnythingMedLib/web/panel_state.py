@@ -8,6 +8,7 @@ from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.sequences import browser_of
 from SegmentAnythingMedLib.panel.content import PanelContent, content_of
 from SegmentAnythingMedLib.panel.models import ModelChoice
+from SegmentAnythingMedLib.panel.suggestions import SuggestionContent
 from SegmentAnythingMedLib.web.quality_strip import HEIGHT, WIDTH, QualityStrip, strip_of
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _words(content: PanelContent) -> dict[str, Any]:
         "placing": content.placing,
         "segments": [{"id": one.segment_id, "name": one.name, "color": _hex(one.color)} for one in content.segments],
         "segment": content.segment_id,
+        "suggestion": _suggestion(content.suggestion),
         "candidate": content.candidate,
         "quality": None if content.quality is None else round(content.quality, 3),
         "qualityText": content.quality_text,
@@ -130,6 +132,16 @@ def _words(content: PanelContent) -> dict[str, Any]:
         "progressText": content.progress_text,
         "stripText": content.strip_text,
         "device": content.device,
+    }
+
+
+def _suggestion(row: SuggestionContent) -> dict[str, Any]:
+    return {
+        "source": row.kind.source,
+        "tip": row.kind.tip,
+        "inputs": [{"key": one.key, "label": one.label} for one in row.shown],
+        "chosen": row.chosen,
+        "isChoice": row.is_choice,
     }
 
 

@@ -134,6 +134,7 @@ class Session:
             "choose_segment": controller.set_segment,
             "rename_segment": lambda segment, name: rename_segment(controller, segment, name),
             "recolor_segment": lambda segment, color: recolor_segment(controller, segment, color),
+            "choose_suggestion": controller.choose_suggestion,
             "choose_policy": self._choose_policy,
             "choose_channels": lambda *node_ids: self.workspace.choose_channels(node_ids),
             "choose_time": self._choose_time,

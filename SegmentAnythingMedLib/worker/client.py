@@ -22,6 +22,7 @@ import time as clock
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -282,6 +283,10 @@ class WorkerClient:
         self._ledger.jobs[job] = m.PropagateThroughTime(job, "", (), "", (), "", "", plane, time, (), np.zeros(1, bool))
         child.send(frames, job)
         return job
+
+    def suggest_prompts(self, command: m.SuggestPrompts) -> int:
+        """Ask a prompt source; `SuggestedPrompts` follows. ``command.job`` is numbered here."""
+        return self._submit(replace(command, job=self._ledger.new_job()))
 
     def prefetch(self, plane: Plane, index: int, radius: int) -> int:
         """When idle, encode the slices around the visible one; replaces an earlier prefetch."""

@@ -20,6 +20,8 @@ from SegmentAnythingMedLib.geometry import Plane, SliceKey
 from SegmentAnythingMedLib.prompts import Prompt
 from SegmentAnythingMedLib.volume import Modality
 from SegmentAnythingMedLib.worker import fields as of
+from SegmentAnythingMedLib.worker.message import Command, Event, Message
+from SegmentAnythingMedLib.worker.suggest_messages import SuggestedPrompts, SuggestPrompts
 
 VERSION = 1
 PREFIX = struct.Struct("!IQ")
@@ -29,19 +31,7 @@ _DIRECTIONS = ("forward", "backward", "both")
 _MAX_PARTS = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Message:
-    """Base of all messages. Every message belongs to a job; 0 where there is none."""
-
-    job: int = of.whole()
-
-
 # -- commands ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Command(Message):
-    """From the host to the worker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,11 +231,6 @@ class Shutdown(Command):
 
 
 @dataclass(frozen=True, eq=False)
-class Event(Message):
-    """From the worker to the host. Every job ends with one JobDone, JobCancelled or JobFailed."""
-
-
-@dataclass(frozen=True, eq=False)
 class Ready(Event):
     """The worker runs."""
 
@@ -403,11 +388,12 @@ def _by_name(*kinds: type[Message]) -> dict[str, type[Message]]:
 COMMANDS = _by_name(
     LoadModel, OpenVolume, OpenSession, SetPrompts, AddPrompts, Undo, RemoveObject, GetLabelmap, ProtectVoxels,
     SegmentSlice, ChooseCandidate, ConfirmSlice, ClearSlice, RestoreSlice, Propagate, PropagateThroughTime, Repropagate,
-    Prefetch, Ping, Cancel, Shutdown,
+    SuggestPrompts, Prefetch, Ping, Cancel, Shutdown,
 )  # fmt: skip
 EVENTS = _by_name(
-    Ready, ModelLoaded, VolumeOpened, SliceMask, TimePoint, Labelmap, Progress, JobDone, JobCancelled, JobFailed, Log
-)
+    Ready, ModelLoaded, VolumeOpened, SliceMask, TimePoint, Labelmap, SuggestedPrompts, Progress, JobDone, JobCancelled,
+    JobFailed, Log,
+)  # fmt: skip
 
 Kinds = Mapping[str, type[Message]]
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -21,8 +21,11 @@ from SegmentAnythingMedLib.propagation import StopRule
 from SegmentAnythingMedLib.session import SliceResult, VolumeSession
 from SegmentAnythingMedLib.tracked_object import key_of
 from SegmentAnythingMedLib.volume import Volume
+from SegmentAnythingMedLib.volume_model_session import open_session
 from SegmentAnythingMedLib.windowing import Window
 from SegmentAnythingMedLib.worker import messages as m
+from SegmentAnythingMedLib.worker.lighter import NOTICE, REPEATABLE, Step, is_out_of_memory, lighter_steps, told
+from SegmentAnythingMedLib.worker.suggest_work import suggested
 from SegmentAnythingMedLib.worker.time_work import carry_through_time, opened_series
 
 Events = Generator[m.Event, None, None]
@@ -45,10 +48,11 @@ class Workbench:
 
     def __init__(self, registry: Registry | None = None) -> None:
         self._registry = registry
-        self._model: SliceModel | None = None
+        self._model: SliceModel | VolumeModel | None = None
         self._volume: Volume | None = None
         self._session: VolumeSession | None = None
         self._voxel_path = ""
+        self._lighter: list[Step] = []
         self._revisions: dict[int, int] = {}
         self._corrected: set[int] = set()
         self._work: dict[type[m.Command], Callable[..., Events]] = {
@@ -69,6 +73,7 @@ class Workbench:
             m.Propagate: self._propagate,
             m.PropagateThroughTime: self._propagate_through_time,
             m.Repropagate: self._repropagate,
+            m.SuggestPrompts: self._suggest_prompts,
             m.Prefetch: self._prefetch,
             m.Ping: self._ping,
         }
@@ -78,7 +83,7 @@ class Workbench:
         if isinstance(command, m.ObjectCommand):
             newest = max(command.revision, self._revisions.get(command.object_id, 0))
             self._revisions[command.object_id] = newest
-        return self._work[type(command)](command)
+        return self._until_it_fits(command) if isinstance(command, REPEATABLE) else self._work[type(command)](command)
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -101,22 +106,65 @@ class Workbench:
 
     def _load_model(self, command: m.LoadModel) -> Events:
         self._model = self._session = None
+        self._lighter = lighter_steps(command)
         gc.collect()
         start = time.perf_counter()
-        registry = self._registry
-        if registry is None:
-            from SegmentAnythingMedLib.models.registry import ModelRegistry
-
-            registry = ModelRegistry()
-        model = registry.load(command.name, device=command.device, **command.options)
-        if not model.card.has("slice"):
-            raise ModelUnavailableError(f"Model {command.name!r} does not work slice by slice: choose another one.")
+        model = self._loaded(command)
+        if not (model.card.has("slice") or model.card.has("volume")):
+            raise ModelUnavailableError(f"Model {command.name!r} sees neither slices nor volumes: choose another one.")
         self._model, card = model, model.card
         device, seconds = str(getattr(model, "device", command.device)), time.perf_counter() - start
         yield m.ModelLoaded(
             command.job, card.name, card.title, device, card.licence, card.research_only, card.capabilities,
             card.prompts, seconds,
         )  # fmt: skip
+
+    def _loaded(self, command: m.LoadModel) -> SliceModel | VolumeModel:
+        registry = self._registry
+        if registry is None:
+            from SegmentAnythingMedLib.models.registry import ModelRegistry
+
+            registry = ModelRegistry()
+        return registry.load(command.name, device=command.device, **command.options)
+
+    def _until_it_fits(self, command: m.Command) -> Events:
+        """Do a command, again with a lighter model as long as a GPU has no memory left for it."""
+        work = self._work[type(command)]
+        while True:
+            try:
+                yield from work(command)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self._lighter or self._is_on_cpu():
+                    raise
+                error.__traceback__ = None  # its frames hold what filled the memory
+            else:
+                return
+            step = self._lighter.pop(0)
+            yield m.Log(command.job, NOTICE, told(step))
+            if isinstance(command, m.LoadModel):
+                command, left = replace(step.command, job=command.job), self._lighter
+                work = partial(self._load_again, left=left)
+            else:
+                self._exchange_model(step.command)
+
+    def _load_again(self, command: m.LoadModel, left: list[Step]) -> Events:
+        for event in self._load_model(command):
+            self._lighter = left
+            yield event
+        self._lighter = left
+
+    def _is_on_cpu(self) -> bool:
+        return self._model is not None and str(getattr(self._model, "device", "cpu")).startswith("cpu")
+
+    def _exchange_model(self, command: m.LoadModel) -> None:
+        """Go on with the model loaded otherwise; a session keeps prompts and masks."""
+        self._model = None
+        if self._session is not None:
+            self._session.use_model(None)
+        gc.collect()
+        self._model = self._loaded(command)
+        if self._session is not None:
+            self._session.use_model(self._model)
 
     def _open_volume(self, command: m.OpenVolume) -> Events:
         self._volume = self._session = None
@@ -132,7 +180,7 @@ class Workbench:
         if command.window_low is not None and command.window_high is not None:
             window = Window(command.window_low, command.window_high, command.window)
         self._revisions.clear()
-        self._session = VolumeSession(
+        self._session = open_session(
             self._volume,
             self._model,
             window=window,
@@ -176,7 +224,10 @@ class Workbench:
                 session.add_prompt(object_id, prompt)
 
     def _segment_slice(self, command: m.SegmentSlice) -> Events:
-        yield self._answer(command, self._opened().segment_slice(command.object_id, self._key(command)))
+        session, key = self._opened(), self._key(command)
+        for done, total in session.prepare(command.object_id, key):
+            yield m.Progress(command.job, done, total)
+        yield self._answer(command, session.segment_slice(command.object_id, key))
 
     def _choose_candidate(self, command: m.ChooseCandidate) -> Events:
         chosen = self._opened().choose_candidate(command.object_id, self._key(command), command.candidate)
@@ -194,6 +245,9 @@ class Workbench:
         if result is None:
             raise PromptError("There is nothing to take back.")
         yield self._answer(command, result)
+
+    def _suggest_prompts(self, command: m.SuggestPrompts) -> Events:
+        yield suggested(command, self._opened())
 
     def _answer(self, command: m.ObjectCommand, result: SliceResult) -> m.SliceMask:
         self._note_correction(command.object_id)
@@ -240,6 +294,9 @@ class Workbench:
 
     def _propagate_through_time(self, command: m.PropagateThroughTime) -> Events:
         session = self._opened()
+        if not session.model.card.has("slice"):
+            name = session.model.card.name
+            raise ModelUnavailableError(f"Model {name!r} has no memory to carry outlines through time: choose another.")
         for event in carry_through_time(command, session.model, session.features.window, session.policy, session.times):
             yield event
             if self._session is not session:

@@ -69,6 +69,17 @@ def test_a_mask_of_another_grid_is_refused(slices: SliceGeometry) -> None:
         load_source("rough_mask").prompts(given)
 
 
+def test_a_mask_of_the_slice_alone_does_where_the_slice_is_given(slices: SliceGeometry) -> None:
+    labels = np.zeros((6, 16, 20), bool)
+    labels[3, 4:11, 5:15] = True
+    source = load_source("rough_mask")
+    assert source.prompts(Given(slices, 3, labels[3])) == source.prompts(Given(slices, 3, labels))
+    with pytest.raises(PromptError, match="say which slice it is"):
+        source.prompts(Given(slices, labels=labels[3]))
+    with pytest.raises(GeometryError, match="20 x 16 pixels, the slices 16 x 20"):
+        source.prompts(Given(slices, 3, labels[3].T))
+
+
 def test_a_slice_that_does_not_exist_is_refused(slices: SliceGeometry) -> None:
     with pytest.raises(GeometryError, match="Slice 6 does not exist"):
         load_source("rough_mask").prompts(Given(slices, 6, np.ones((6, 16, 20), bool)))
