@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -39,5 +40,6 @@ def check_numbers(card: ModelCard, settings: Mapping[str, object], multiple: int
 def check_choice(card: ModelCard, settings: Mapping[str, object], key: str, choices: Collection[str | int]) -> None:
     """Raise `ModelFileError` for an option that is there and none of the ``choices``, in type as well."""
     if key in settings and not any(settings[key] == one and type(settings[key]) is type(one) for one in choices):
-        listed = ", ".join(map(str, choices))
-        raise ModelFileError(f"Model {card.name!r}: the option {key} must be one of {listed}, got {settings[key]!r}.")
+        *first, last = (json.dumps(one).strip('"') for one in choices)  # as a card writes them
+        listed = f"{', '.join(first)} or {last}"
+        raise ModelFileError(f"Model {card.name!r}: the option {key} must be {listed}, got {settings[key]!r}.")

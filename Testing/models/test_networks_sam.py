@@ -51,6 +51,21 @@ def test_tensors_of_another_model_have_no_shape_of_sam(drop: str) -> None:
         infer_sam_config({key: one for key, one in state.items() if drop not in key})
 
 
+@pytest.mark.parametrize("change", ["gone", "no_width", "no_patches"])
+def test_a_block_that_is_gone_or_empty_is_no_sam(change: str) -> None:
+    with torch.device("meta"):
+        state = SamNetwork(SMALL).state_dict()
+        first, patches = "image_encoder.blocks.0.attn.rel_pos_h", "image_encoder.patch_embed.proj.weight"
+        if change == "gone":
+            del state[first]
+        elif change == "no_width":
+            state[first] = torch.empty(len(state[first]), 0)
+        else:
+            state[patches] = torch.empty(24, 3, 0, 0)
+    with pytest.raises(ModelFileError, match="not a SAM checkpoint: .*'models import' tells"):
+        infer_sam_config(state)
+
+
 @pytest.fixture(params=[False, True], ids=["sam", "hq"])
 def network(request: pytest.FixtureRequest) -> SamNetwork:
     return small_network(hq=request.param)

@@ -305,6 +305,11 @@ def test_the_address_comes_from_the_option_the_environment_or_the_users_card(
         ("https://gpu.example.org:99999", "is not the address"),
         ("https://", "is not the address"),
         ("https://[1", "is not the address"),
+        ("https://gpu..example.org", "is not the address"),
+        ("https://" + "a" * 70 + ".example.org", "is not the address"),
+        ("https://gpu.example.org/nn ä", "is not the address"),
+        ("http://127.0.0.1:0", "is not the address"),
+        ("http://127.0.0.1\n.example.org", "unencrypted"),
     ],
 )
 def test_an_address_that_is_not_safe_is_refused_with_what_to_do(address: str, sentence: str) -> None:

@@ -167,9 +167,11 @@ def test_medsam_and_sam_are_told_apart_by_the_name_of_the_file(folder: Path, tmp
 
 
 def test_fine_tuned_weights_for_smaller_slices_get_a_card_that_says_so(folder: Path, tmp_path: Path) -> None:
-    done = import_weights(save_pt(tmp_path / "my-sam-256.pth", shapes_of(256)), ModelRegistry())
-    assert done.card.input_size == 256
-    assert ModelRegistry().load(done.card.name, "cpu").network.image_size == 256
+    done = import_weights(save_pt(tmp_path / "my-sam-512.pth", shapes_of(512)), ModelRegistry())
+    assert (done.card.family, done.card.input_size) == ("sam", 512)
+    assert ModelRegistry().load(done.card.name, "cpu").network.image_size == 512
+    with pytest.raises(ModelFileError, match="not the model 'sam-vit-b': it is for slices of 512 pixels"):
+        import_weights(tmp_path / "my-sam-512.pth", ModelRegistry(), "sam-vit-b")
 
 
 # -- preprocessing -------------------------------------------------------------------------------------------------
@@ -260,6 +262,18 @@ def test_medsam_is_asked_by_boxes(medsam: SamModel) -> None:
     given = medsam.tensors(CLICK, features.placement, painted)
     low, high = features.placement.model_xy(np.array([[10.0, 30.0], [20.0, 49.0]]))
     np.testing.assert_allclose(given.points[0].numpy(), [low, high], rtol=1e-6)
+
+
+def test_medsam_takes_a_box_and_an_answer_of_a_single_row(medsam: SamModel) -> None:
+    (features,) = medsam.encode_slices([an_image(rows=1)])
+    drawn = SlicePrompts(box_rc=(0, 5, 0, 50))
+    answer = medsam.predict(features, drawn, Recall())
+    assert answer.logits.shape == (1, 1, 60)
+    remembered = medsam.encode_memory(
+        features, medsam.predict(features, SlicePrompts(mask=np.ones((1, 60), bool)), Recall()), True
+    )
+    carried = medsam.predict(features, SlicePrompts(), Recall((Recalled(remembered, 0, 1),)))
+    assert carried.logits.shape == (1, 1, 60)
 
 
 def test_medsam_chains_with_boxes_alone_and_sam_with_a_point_as_well(medsam: SamModel) -> None:

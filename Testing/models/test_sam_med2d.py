@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +26,14 @@ from SegmentAnythingMedLib.models.networks.sam_med2d_network import (  # noqa: E
 from SegmentAnythingMedLib.models.networks.sam_network import SamNetwork  # noqa: E402
 from SegmentAnythingMedLib.models.networks.vit import VIT_SIZES, VitConfig  # noqa: E402
 from SegmentAnythingMedLib.models.registry import ModelRegistry  # noqa: E402
+from SegmentAnythingMedLib.models.weights.importing import import_weights  # noqa: E402
 from SegmentAnythingMedLib.models.weights.recognition import Layout, recognise  # noqa: E402
 from SegmentAnythingMedLib.phantom import make_phantom, middle_box  # noqa: E402
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt, SlicePrompts  # noqa: E402
 from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
+from Testing.models.weights_files import folder, save_pt  # noqa: E402
+
+__all__ = ["folder"]
 
 SMALL = VitConfig(dim=32, heads=2, depth=3, global_blocks=(1,), window=3, image_size=64, channels=32)
 KEYS = ("norm.weight", "norm.bias", "channel.0.weight", "channel.2.weight", "spatial.0.weight", "spatial.2.weight")
@@ -168,7 +173,7 @@ def test_a_checkpoint_without_adapters_is_refused_where_the_card_promises_them(
     card: ModelCard, network: SamMed2dNetwork, tmp_path: Path
 ) -> None:
     torch.save({"model": without_adapters(network.state_dict())}, tmp_path / "plain.pth")
-    with pytest.raises(ModelFileError, match=r"18 missing .*Adapter"):
+    with pytest.raises(ModelFileError, match="plain.pth has no adapters, its card .* correct adapter there"):
         sam_med2d.load(replace(card, input_size=64), tmp_path / "plain.pth", "cpu")
     left_to_the_file = replace(card, input_size=64, options={})
     assert type(sam_med2d.load(left_to_the_file, tmp_path / "plain.pth", "cpu").network) is SamNetwork
@@ -202,18 +207,35 @@ def test_an_optimizer_in_place_of_weights_is_refused(tmp_path: Path) -> None:
 def test_an_import_recognises_it() -> None:
     with torch.device("meta"):
         shapes = {key: tuple(tensor.shape) for key, tensor in SamMed2dNetwork(PUBLISHED).state_dict().items()}
-    assert recognise(shapes, "some.pth") == Layout("sam_med2d")
+    assert recognise(shapes, "some.pth") == Layout("sam_med2d", adapter=True)
     del shapes["image_encoder.blocks.7.Adapter.channel.2.weight"]
     with pytest.raises(ModelFileError, match="1 missing"):
         recognise(shapes, "some.pth")
+
+
+def test_without_adapters_an_import_takes_it_for_sam_med2d_by_its_size(folder: Path, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = {key: tuple(tensor.shape) for key, tensor in SamNetwork(PUBLISHED).state_dict().items()}
+    done = import_weights(save_pt(tmp_path / "sam-med2d_b.pth", shapes), ModelRegistry())
+    assert done.assumed and str(done.layout).startswith("SAM-Med2D without adapters (or SAM ViT-B")
+    assert (done.card.family, done.card.input_size, done.card.options["adapter"]) == ("sam_med2d", 256, False)
+    assert done.card.preprocessing == "imagenet-stretch-nearest"
+    assert type(ModelRegistry().load(done.card.name, "cpu").network) is SamNetwork
+    with pytest.raises(ModelFileError, match="not the model 'sam-med2d'"):
+        import_weights(tmp_path / "sam-med2d_b.pth", ModelRegistry(), "sam-med2d")
+    own = {"name": "mine", "title": "SAM fine-tuned at 256", "family": "sam", "licence": "ours", "file": "mine.pt"}
+    (folder / "mine.json").write_text(json.dumps(own | {"input_size": 256, "preprocessing": "imagenet"}))
+    mine = import_weights(save_pt(tmp_path / "x.pt", shapes, 1.0), ModelRegistry(), "mine")
+    assert mine.card.family == "sam" and not mine.assumed
 
 
 @pytest.mark.parametrize(
     ("change", "options", "sentence"),
     [
         ({"input_size": 240}, {"random_seed": 1}, "input_size must be a multiple of 32"),
-        ({}, {"random_seed": 1, "adapter": "yes"}, "adapter true or false"),
-        ({}, {"random_seed": 1, "size": "x"}, "size must be b, l, h"),
+        ({}, {"random_seed": 1, "adapter": "yes"}, "adapter must be true or false"),
+        ({}, {"random_seed": 1, "size": "x"}, "size must be b, l or h"),
+        ({}, {"random_seed": 1, "size": ["b"]}, "size must be b, l or h, got"),
         ({}, {}, "neither weights nor a random seed"),
     ],
 )

@@ -183,6 +183,7 @@ def test_an_import_recognises_it() -> None:
     [
         ({"input_size": 240}, {"random_seed": 1}, "input_size must be a multiple of 32"),
         ({}, {"random_seed": 1, "resnet": 18}, "resnet must be 34 or 50"),
+        ({}, {"random_seed": 1, "resnet": [34]}, "resnet must be 34 or 50"),
         ({}, {}, "neither weights nor a random seed"),
     ],
 )

@@ -199,6 +199,7 @@ def test_a_checkpoint_that_is_not_what_the_card_says_is_refused(
         ({}, {}, "neither weights nor a random seed"),
         ({"input_size": 1000}, {"random_seed": 0}, "input_size must be a multiple of 16 up to 4096, got 1000"),
         ({}, {"random_seed": 0, "size": "huge"}, "size must be mobile_sam or lite_medsam, got 'huge'"),
+        ({}, {"random_seed": 0, "size": ["mobile_sam"]}, "size must be mobile_sam or lite_medsam, got"),
         ({}, {"random_seed": 0, "best_of_three": 1}, "best_of_three must be true or false, got 1"),
     ],
 )

@@ -92,6 +92,7 @@ def test_a_copy_that_is_not_what_was_noted_is_not_used(
 ) -> None:
     convert_weights(CARD, folder)
     copy = converted_file(weights)
+    made = copy.stat().st_mtime_ns
     if harm == "changed":
         content = bytearray(copy.read_bytes())
         content[-1] ^= 1
@@ -100,19 +101,21 @@ def test_a_copy_that_is_not_what_was_noted_is_not_used(
         copy.write_bytes(copy.read_bytes()[:-5])
     elif harm == "gone":
         copy.unlink()
-    else:
-        os.utime(copy, (1, 1))
+    if harm != "gone":
+        os.utime(copy, ns=(made, made) if harm != "older" else (1, 1))
     ModelRegistry([folder], folder).load("mine")
     assert [name for name, _ in loaded] == ["mine.pt"]
     assert ("mine.pt.safetensors has sha256" in caplog.text) == (harm in ("changed", "cut"))
 
 
+@pytest.mark.parametrize("seconds", [5, -86400])
 def test_an_original_that_was_replaced_is_refused_and_not_hidden_by_the_copy(
-    weights: Path, folder: Path, loaded: list
+    weights: Path, folder: Path, loaded: list, seconds: int
 ) -> None:
+    """Also where it is older than the copy, as files are that were downloaded or copied with their time."""
     convert_weights(CARD, folder)
     torch.save({"a": torch.zeros(3)}, weights)
-    late = converted_file(weights).stat().st_mtime + 5
+    late = converted_file(weights).stat().st_mtime + seconds
     os.utime(weights, (late, late))
     with pytest.raises(ModelFileError, match="has sha256"):
         ModelRegistry([folder], folder).load("mine")
@@ -167,6 +170,18 @@ def test_nothing_is_left_when_writing_breaks_off(weights: Path, folder: Path, mo
     monkeypatch.setattr("SegmentAnythingMedLib.models.weights.converting._save", half)
     with pytest.raises(KeyboardInterrupt):
         convert_weights(CARD, folder)
+    assert names(folder) == ["mine.pt"]
+
+
+def test_a_disk_that_fills_up_while_the_copy_is_written_keeps_the_original(weights: Path, folder: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="free some space"):
+            convert_weights(CARD, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(folder) == ["mine.pt"]
 
 

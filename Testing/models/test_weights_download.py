@@ -281,6 +281,47 @@ def test_a_second_download_of_the_same_file_is_noticed(card: ModelCard, tmp_path
     assert not first.target.exists()
 
 
+def test_of_two_processes_that_fetch_the_same_file_one_goes_on_undisturbed(card: ModelCard, tmp_path: Path) -> None:
+    """Without a hash to tell, bytes of both in one file would be weights nobody made."""
+    card = replace(card, sha256="")
+    steps = download(card, tmp_path).steps()
+    next(steps), next(steps)
+    script = (
+        "import sys; from pathlib import Path; from dataclasses import replace\n"
+        "from SegmentAnythingMedLib.errors import OutputError\n"
+        "from SegmentAnythingMedLib.models.card import ModelCard\n"
+        "from SegmentAnythingMedLib.models.weights.download import Download\n"
+        "card = ModelCard('mine', 'Mine', 'sam2', 'MIT', file='mine.safetensors', url=sys.argv[1], size_mb=1.0)\n"
+        "try: Download(card, Path(sys.argv[2]), True, plain_http_on_loopback=True).run()\n"
+        "except OutputError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", script, card.url, str(tmp_path)]
+    other = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Another download writes" in other.stdout
+    for _ in steps:
+        pass
+    assert (tmp_path / "mine.safetensors").read_bytes() == WEIGHTS
+
+
+def test_what_two_wrote_where_nothing_can_be_locked_is_not_continued(
+    card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("SegmentAnythingMedLib.models.weights.partial._is_locked_by_us", lambda _: True)
+    card = replace(card, sha256="")
+    first = download(card, tmp_path)
+    with pytest.raises(OutputError, match="Another download writes"):
+        for number, _ in enumerate(first.steps()):
+            if number == 1:
+                with first.part.open("ab") as stream:
+                    stream.write(b"of another")
+    assert download(card, tmp_path).run().read_bytes() == WEIGHTS
+
+
+def test_an_address_that_is_none_is_a_sentence(card: ModelCard, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailableError, match="is no address"):
+        download(replace(card, url="https://[1"), tmp_path).run()
+
+
 def test_the_downloader_needs_the_standard_library_only() -> None:
     script = (
         "import sys; before = set(sys.modules)\n"

@@ -7,12 +7,13 @@ original stays: its hash is what its makers publish, and the copy can be made ag
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError, SegmentAnythingMedError
+from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError, OutputError, SegmentAnythingMedError
 from SegmentAnythingMedLib.models.card import ModelCard, converted_file, is_converted
 from SegmentAnythingMedLib.models.weights.notes import write_note
 from SegmentAnythingMedLib.models.weights.structure import TORCH, check_structure, sha256_of
@@ -66,12 +67,14 @@ def convert_weights(card: ModelCard, folder: Path) -> ModelCard:
         from SegmentAnythingMedLib.models.networks.checkpoint import read_checkpoint
     except ModuleNotFoundError as error:
         raise ModelUnavailableError(f"To convert {path.name} the package {error.name!r} is needed.") from error
+    made_of = path.stat()
     sha256 = card.sha256 or sha256_of(path)
     state = read_checkpoint(path, sha256)
     _check_growth(state, path)
     target = converted_file(path)
     with replacing(target) as written:
         _save(state, written)
+        os.utime(written, ns=(made_of.st_atime_ns, made_of.st_mtime_ns))
     return write_note(replace(card, sha256=sha256, converted=sha256_of(target)), folder)
 
 
@@ -93,6 +96,7 @@ def _check_growth(state: Mapping[str, Tensor], path: Path) -> None:
 
 def _save(state: Mapping[str, Tensor], path: Path) -> None:
     """Tensors of their own: safetensors refuses views and what shares memory."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     seen: set[int] = set()
@@ -102,4 +106,7 @@ def _save(state: Mapping[str, Tensor], path: Path) -> None:
         is_alone = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes and storage.data_ptr() not in seen
         seen.add(storage.data_ptr())
         own[key] = tensor if is_alone else tensor.contiguous().clone()
-    save_file(own, path)
+    try:
+        save_file(own, path)
+    except SafetensorError as error:  # it is no OSError, even where the disk is full
+        raise OutputError(f"No copy can be written into {path.parent} ({error}): free some space.") from error

@@ -131,14 +131,19 @@ def _known_card(
 
 def _misfit(card: ModelCard, layout: Layout, sha256: str) -> str:
     """Why a file is not a card's, or empty."""
-    if card.family != layout.family or not _agrees(card, layout):
+    is_plain_sam = layout.adapter is False and card.family == "sam" and card.input_size == layout.input_size
+    if not (card.family == layout.family or is_plain_sam) or not _agrees(card, layout):
         return f"it is {layout}, the card says {card.family} {card.options.get('size', '')}".rstrip()
+    if layout.input_size and card.input_size not in (0, layout.input_size):
+        return f"it is for slices of {layout.input_size} pixels, the card says {card.input_size}"
     if card.sha256 and card.sha256 != sha256:
         return f"it has sha256 {sha256}, the card says {card.sha256}"
     return ""
 
 
 def _agrees(card: ModelCard, layout: Layout) -> bool:
+    if layout.adapter is False and card.options.get("adapter"):
+        return False
     size, version = card.options.get("size"), card.options.get("version", "2.1")
     if size is None or not layout.size:
         return True
@@ -156,8 +161,8 @@ def _new_card(source: Path, registry: ModelRegistry, layout: Layout, name: str, 
     if base is None:
         raise ModelFileError(f"{source.name} is {layout}, of which there is no card here to go by: write one.")
     options = dict(base.options)
-    told = {"size": layout.size, "version": layout.version}
-    options |= {key: value for key, value in told.items() if value}
+    told = {"size": layout.size or None, "version": layout.version or None, "adapter": layout.adapter}
+    options |= {key: value for key, value in told.items() if value is not None}
     return replace(
         base,
         name=name,

@@ -40,16 +40,23 @@ class PartialFile:
 
     @contextmanager
     def writing(self, start: int, version: str) -> Iterator[PartWriter]:
-        """A writer behind the first ``start`` bytes; a file of another length is begun anew.
+        """A writer behind the first ``start`` bytes; what is there beyond them is cut off.
 
         Raises
         ------
         OutputError
-            If the folder cannot be written, is full, or another download writes the same file.
+            If the folder cannot be written, is full, or another download writes the same file: its bytes stay.
         """
-        with explained(self.target), self.path.open("ab" if start else "wb") as stream:
+        with explained(self.target), self.path.open("ab") as stream:
+            if not _is_locked_by_us(stream) or self.size < start:
+                raise _other_writer(self.path)
+            stream.truncate(start)
             self._version.write_text(version, encoding="ascii", errors="ignore")
-            yield PartWriter(stream, start)
+            try:
+                yield PartWriter(stream, start)
+            except OutputError:  # two wrote where nothing can be locked: what is here is of no known version
+                self._version.unlink(missing_ok=True)
+                raise
 
     def finish(self) -> None:
         """Make the part the file."""
@@ -76,7 +83,26 @@ class PartWriter:
         self._stream.flush()
         self.size += len(block)
         if os.fstat(self._stream.fileno()).st_size != self.size:
-            raise OutputError(f"Another download writes {self._stream.name}, too: wait for it, then try again.")
+            raise _other_writer(self._stream.name)
+
+
+def _other_writer(path: str | Path) -> OutputError:
+    return OutputError(f"Another download writes {path}, too: wait for it, then try again.")
+
+
+def _is_locked_by_us(stream: BinaryIO) -> bool:
+    """Lock a file until it is closed; False if another process has it. Where nothing can be locked, True."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: two writers are noticed by the length
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a network drive without locks
+        return True
+    return True
 
 
 @contextmanager

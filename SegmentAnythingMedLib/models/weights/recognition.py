@@ -19,6 +19,8 @@ PLAIN_LAYOUTS = {192: "ti", 384: "s"}
 _PLAIN_NECK = "image_encoder.neck.convs.0.conv_1x1.weight"
 VIT_LAYOUTS = {(768, 12): "b", (1024, 24): "l", (1280, 32): "h"}
 _VIT_PLACES, _VIT_BLOCKS = "image_encoder.pos_embed", r"image_encoder\.blocks\.(\d+)\.attn\.rel_pos_h"
+_MED2D_GRID = 16
+"""Patches along the side of SAM-Med2D's input, 256 pixels; SAM has 64."""
 _SAM_DECODER, _HQ_DECODER = "mask_decoder.iou_token.weight", "mask_decoder.hf_token.weight"
 _TINYVIT_PATCHES = "image_encoder.patch_embed.seq.0.c.weight"
 _SAM3 = (
@@ -64,14 +66,20 @@ class Layout:
         For sam: b, l or h, for SAM-HQ hq_b, hq_l or hq_h; MedSAM has the layout of SAM b.
     input_size
         Pixels along the side of the input, where the tensors say so, else 0.
+    adapter
+        For sam_med2d: whether its adapters are there. Without them its tensors are those of SAM b at 256 pixels, which
+        is told from a SAM fine-tuned at that size by nothing in the file: that is taken for SAM-Med2D.
     """
 
     family: str
     size: str = ""
     version: str = ""
     input_size: int = 0
+    adapter: bool | None = None
 
     def __str__(self) -> str:
+        if self.adapter is False:
+            return "SAM-Med2D without adapters (or SAM ViT-B, fine-tuned at 256 pixels)"
         if self.family == "sam":
             return f"SAM{'-HQ' if self.size.startswith('hq_') else ''} ViT-{self.size[-1].upper()}"
         return _TITLES.get(self.family) or f"SAM {self.version} {self.size.replace('_', ' ')}"
@@ -134,7 +142,8 @@ def recognise(shapes: Shapes, name: str) -> Layout:
 def _layout(shapes: Shapes) -> Layout | None:
     for family, keys in _TELLING.items():
         if all(key in shapes for key in keys):
-            return Layout(family)
+            adapted = True if family == "sam_med2d" else None
+            return Layout(family, adapter=adapted)
     if any(all(key in shapes for key in keys) for keys in _SAM3):
         return Layout("sam3_tracker")
     if len(shapes.get(_TINYVIT_PATCHES, ())) == 4:
@@ -158,7 +167,10 @@ def _sam_layout(shapes: Shapes) -> Layout | None:
     size = VIT_LAYOUTS.get((dim, sum(re.fullmatch(_VIT_BLOCKS, key) is not None for key in shapes)))
     if size is None:
         return None
-    return Layout("sam", f"hq_{size}" if _HQ_DECODER in shapes else size, input_size=16 * grid)
+    size = f"hq_{size}" if _HQ_DECODER in shapes else size
+    if (size, grid) == ("b", _MED2D_GRID):
+        return Layout("sam_med2d", size, input_size=16 * grid, adapter=False)
+    return Layout("sam", size, input_size=16 * grid)
 
 
 def _compare(shapes: Shapes, layout: Layout, name: str) -> None:
@@ -191,7 +203,9 @@ def _compare(shapes: Shapes, layout: Layout, name: str) -> None:
             state = {key: tensor for key, tensor in state.items() if key not in NOT_WEIGHTS}
             network = SamNetwork(infer_sam_config(state), is_hq(state))
         elif layout.family == "sam_med2d":
-            network = SamMed2dNetwork(infer_sam_config(state))
+            state = {key: tensor for key, tensor in state.items() if key not in NOT_WEIGHTS}
+            config = infer_sam_config(state)
+            network = SamNetwork(config) if layout.adapter is False else SamMed2dNetwork(config)
         elif layout.family == "sam_unet":
             network = SamUnetNetwork(infer_sam_unet_config(state))
         elif layout.family == "tinyvit_sam":

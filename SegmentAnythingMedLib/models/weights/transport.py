@@ -99,7 +99,10 @@ def _opener(plain_http_on_loopback: bool) -> urllib.request.OpenerDirector:
 
 
 def _check_scheme(url: str, plain_http_on_loopback: bool) -> None:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ModelUnavailableError(f"The download leads to {url!r}, which is no address: {error}.") from error
     if parts.scheme == "https" and parts.hostname:
         return
     if plain_http_on_loopback and parts.scheme == "http" and parts.hostname in _LOOPBACK:
