@@ -5,8 +5,10 @@ RUN := $(VENV)/bin/python
 DATA ?= $(SEGMENT_ANYTHING_MED_DATA)
 MINUTES ?= 60
 TRAINED ?= out/embedded
+TRAINING_LEAVES := state.pt average.pt moments1.pt moments2.pt embedded.onnx log.jsonl figures.json curve.png
+OUTPUT ?= out/gpu-bench
 
-.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency bench-mrml bench-speed bench-embedded clean
+.PHONY: demo env test train-embedded gpu-train bench bench-accuracy bench-invariance bench-cost bench-latency bench-mrml bench-speed bench-embedded gpu-bench clean
 
 demo: $(VENV)/.installed            ## segment an organ of a made-up CT and draw it
 	$(RUN) -m SegmentAnythingMedLib demo --output out/demo
@@ -33,9 +35,16 @@ train-embedded: $(VENV)/.developed  ## go on training the embedded model on the 
 	$(RUN) -m SegmentAnythingMedLib.finetune.train_embedded --minutes $(MINUTES) --output $(TRAINED) --threads 1
 
 gpu-train: MINUTES = 9
-gpu-train:                          ## the same on a GPU machine with any Python that has torch; no environment is made
-	PYTHONPATH=. $(PYTHON) -m SegmentAnythingMedLib.finetune.train_embedded \
+gpu-train:                          ## the same on a GPU machine with any Python that has torch; KEEP=folder for a copy
+	PYTHONPATH=.$(if $(PYTHONPATH),:$(PYTHONPATH)) $(PYTHON) -m SegmentAnythingMedLib.finetune.train_embedded \
 	    --device cuda --minutes $(MINUTES) --output $(TRAINED)
+	$(if $(KEEP),mkdir -p $(KEEP) && cp $(addprefix $(TRAINED)/,$(TRAINING_LEAVES)) $(KEEP))
+
+gpu-bench: MINUTES = 9
+gpu-bench:                          ## frames per second on a GPU beside sam2; no environment is made; MODELS, SIDES, ONLY
+	PYTHONPATH=.$(if $(PYTHONPATH),:$(PYTHONPATH)) $(PYTHON) -m SegmentAnythingMedLib.benchmark.gpu_speed \
+	    --minutes $(MINUTES) --output $(OUTPUT) $(if $(MODELS),--models $(MODELS)) $(if $(SIDES),--sides $(SIDES)) \
+	    $(if $(ONLY),--only $(ONLY))
 
 $(VENV)/.installed: pyproject.toml
 	@test -e $(VENV)/.developed || $(PYTHON) .ci/environment.py --folder $(VENV)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -100,12 +100,36 @@ class FeatureCache:
         image = self.image(slices, index)
         with self.times.measure("encode"):
             features = self._model.encode_slices([image])[0]
+        self._keep(key, features)
+        return features
+
+    def _keep(self, key: tuple[Plane, int], features: Sized) -> None:
         self._kept[key] = features
         self.nbytes += features.nbytes
         while self.nbytes > self.budget_bytes and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self.nbytes -= dropped.nbytes
-        return features
+
+    def encode_ahead(self, slices: SliceGeometry, indices: Sequence[int]) -> None:
+        """Encode the first of these slices together with those after it, where the model gains from batches.
+
+        Nothing is done where the first is kept already. No more are encoded than fit beside the slice in use.
+        """
+        batch = min(getattr(self._model, "encoder_batch", 1), self._most_at_once())
+        if batch < 2 or not indices or (slices.plane, indices[0]) in self._kept:
+            return
+        missing = [index for index in indices[:batch] if (slices.plane, index) not in self._kept]
+        images = [self.image(slices, index) for index in missing]
+        with self.times.measure("encode"):
+            found = self._model.encode_slices(images)
+        for index, features in zip(missing, found, strict=True):
+            self._keep((slices.plane, index), features)
+
+    def _most_at_once(self) -> int:
+        """Slices that fit into the budget, judged by the newest; one as long as none was encoded."""
+        if not self._kept:
+            return 1
+        return self.budget_bytes // max(next(reversed(self._kept.values())).nbytes, 1) - 1
 
     def has_room(self, features: Sized) -> bool:
         """Whether another slice of this size fits without dropping one."""

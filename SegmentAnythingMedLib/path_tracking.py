@@ -89,6 +89,10 @@ class PathTracker(Tracker):
         self._shown[index] = paths[0].trace
         return best
 
+    def recall(self, index: int, features: Sized) -> None:
+        """Every path looks back on its own."""
+        return None
+
     def conclude(self) -> list[tuple[int, Step]]:
         """Slices on which the best path as a whole found something else than was shown, in order of travel."""
         if self._paths[0].trace is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from SegmentAnythingMedLib.geometry import SliceGeometry, SliceKey
 from SegmentAnythingMedLib.memory.bank import MemoryBank, MemoryEntry
 from SegmentAnythingMedLib.memory.policies.multi_path import Policy as PathPolicy
 from SegmentAnythingMedLib.memory.policy import MemoryPolicy
-from SegmentAnythingMedLib.models.base import SliceModel
+from SegmentAnythingMedLib.models.base import BatchingModel, SliceModel
 from SegmentAnythingMedLib.path_tracking import PathTracker
 from SegmentAnythingMedLib.propagation import Direction, Meeting, Pass, StopRule, plan_passes, walled_off
 from SegmentAnythingMedLib.slice_result import SliceResult
@@ -79,7 +79,12 @@ class Propagator:
         for step in self._course.direction.steps:
             active = [(object_id, one) for object_id in objects for one in trackers[object_id] if one.run.step == step]
             indices = {index for _, one in active for index in one.run.indices}
-            for index in sorted(indices, reverse=step < 0):
+            order = sorted(indices, reverse=step < 0)
+            for place, index in enumerate(order):
+                waiting = [one for _, one in active if not one.stopped and index in one.run.indices]
+                if waiting:
+                    self._features.encode_ahead(self._slices, order[place:])
+                self._predict_together(waiting, index)
                 for object_id, tracker in active:
                     if tracker.stopped or index not in tracker.run.indices:
                         continue
@@ -135,6 +140,18 @@ class Propagator:
             )
             for run in plan_passes(memories, self._empty_keys(state), course.first, course.last, course.direction)
         ]
+
+    def _predict_together(self, trackers: Sequence[Tracker], index: int) -> None:
+        """Where the model can, predict all objects of a slice in one batch; each tracker then takes its own."""
+        if len(trackers) < 2 or not isinstance(self._model, BatchingModel) or self._model.object_batch < 2:
+            return
+        features = self._features.get(self._slices, index)
+        recalls = [(tracker, tracker.recall(index, features)) for tracker in trackers]
+        recalls = [(tracker, recall) for tracker, recall in recalls if recall is not None]
+        with self._times.measure("predict"):
+            found = self._model.predict_together(features, [recall for _, recall in recalls])
+        for (tracker, _), prediction in zip(recalls, found, strict=True):
+            tracker.expect(prediction)
 
     def _follow(self, tracker: Tracker, index: int) -> Step:
         before = index - tracker.run.step

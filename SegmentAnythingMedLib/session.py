@@ -53,6 +53,8 @@ class VolumeSession:
         Budget of the feature cache; None takes a quarter of the free memory.
     """
 
+    _propagator = Propagator
+
     def __init__(
         self,
         volume: Volume,
@@ -121,6 +123,10 @@ class VolumeSession:
     def remove_object(self, object_id: int) -> None:
         """Forget an object with its prompts and voxels."""
         self._objects.pop(object_id, None)
+
+    def prepare(self, object_id: int, key: SliceKey) -> Iterator[tuple[int, int]]:
+        """Do what `segment_slice` would have to wait for, as parts done of all; nothing for models of slices."""
+        return iter(())
 
     # -- prompts on one slice ------------------------------------------------------------------------------------
 
@@ -413,7 +419,7 @@ class VolumeSession:
         objects = {object_id: self._object(object_id) for object_id in ids}
         memories = {object_id: self._key_memories(state, slices, None) for object_id, state in objects.items()}
         fingerprint = self.volume.fingerprint
-        run = Propagator(self.model, self.features, self.times, fingerprint, self.time, slices, course)
+        run = self._propagator(self.model, self.features, self.times, fingerprint, self.time, slices, course)
         yield from run.run(objects, memories)
 
 

@@ -106,14 +106,30 @@ class Tracker:
         self._times = times
         self._state = TrackState(bank, key_mask)
         self._key_area = int(np.count_nonzero(key_mask))
+        self._expected: Prediction | None = None
 
     def step(self, index: int, features: Sized, features_before: Callable[[], Sized]) -> Step:
         """Predict a slice and remember it; ``features_before`` gives the slice passed before, if it is needed."""
         context = self._context(index, features)
-        prediction = self._predict(self._state.bank, context, features)
+        prediction, self._expected = self._expected, None
+        if prediction is None:
+            prediction = self._predict(self._state.bank, context, features)
         if len(prediction.logits) > 1:
             prediction = self._chosen(prediction, self._state.bank.noted(self._policy, context))
         return self._settle(self._state, context, features, features_before, prediction)
+
+    def recall(self, index: int, features: Sized) -> Recall | None:
+        """What the next slice is predicted from, for who predicts several objects at once and then calls `expect`.
+
+        None where this object is better predicted alone.
+        """
+        if self._policy.wants_alternatives:
+            return None
+        return self._state.bank.recall(self._policy, self._context(index, features))
+
+    def expect(self, prediction: Prediction) -> None:
+        """Take the next slice's prediction as given."""
+        self._expected = prediction
 
     def conclude(self) -> list[tuple[int, Step]]:
         """Slices for which something else holds after all, now that the pass has ended."""

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="the model's weights, its card beside it (embedded)")
     parser.add_argument("--datasets", nargs="*", default=[], help="only these datasets")
     parser.add_argument("--limit", type=int, help="only the first N structures of each dataset")
-    parser.add_argument("--cases", nargs="*", default=[], help="only the cases with these titles (mrml)")
+    parser.add_argument("--cases", nargs="*", default=[], help="only these (mrml: titles, families: models)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (accuracy, embedded)")
     parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy, embedded)")
     parser.add_argument("--networks", nargs="+", default=["tiny", "edgetam"], help="what is compared (speed)")
@@ -142,6 +142,15 @@ def _speed(options: argparse.Namespace) -> list[Line]:
     return [line for run in runs for line in speed.acceptance(run)]
 
 
+def _families(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import families
+
+    found = families.run_families(options.cases)
+    facts = {"command": "`python -m SegmentAnythingMedLib.benchmark families`", **_facts()}
+    _write(options.output, "families", {**facts, "costs": families.as_json(found)}, families.markdown(found, facts))
+    return []
+
+
 def _structures(options: argparse.Namespace) -> list[Line]:
     from SegmentAnythingMedLib.benchmark import catalog
 
@@ -163,6 +172,7 @@ _RUNS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "mrml": _mrml,
     "embedded": _embedded,
     "speed": _speed,
+    "families": _families,
     "structures": _structures,
 }
 _IN_ALL = ("accuracy", "invariance", "cost", "latency", "mrml")

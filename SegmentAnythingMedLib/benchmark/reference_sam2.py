@@ -20,8 +20,15 @@ CONFIGS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
 
 
 @functools.cache
-def declare_torchvision_operators() -> torch.library.Library:
-    """PyPI's torchvision cannot load its operators beside a CPU build of torch; declared, it can be imported."""
+def declare_torchvision_operators() -> torch.library.Library | None:
+    """PyPI's torchvision cannot load its operators beside a CPU build of torch; declared, it can be imported.
+
+    Beside a torch that it fits to nothing is declared: its own library would end the process over a second operator.
+    """
+    with contextlib.suppress(ImportError, RuntimeError):
+        import torchvision  # noqa: F401
+
+        return None
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # torchvision, or another oracle, has declared it
@@ -29,8 +36,11 @@ def declare_torchvision_operators() -> torch.library.Library:
     return library  # kept alive by the cache
 
 
-def sam2_predictor(size: str, version: str, image_size: int) -> nn.Module:
-    """PyPI sam2's video predictor with the overrides of its own postprocessing, without hole filling."""
+def sam2_predictor(size: str, version: str, image_size: int, device: str = "cpu", compiled: bool = False) -> nn.Module:
+    """PyPI sam2's video predictor with the overrides of its own postprocessing, without hole filling.
+
+    ``compiled`` is its own switch for speed, ``vos_optimized``: every part goes through `torch.compile`.
+    """
     declare_torchvision_operators()
     from sam2.build_sam import build_sam2_video_predictor
 
@@ -39,8 +49,9 @@ def sam2_predictor(size: str, version: str, image_size: int) -> nn.Module:
     model = build_sam2_video_predictor(
         f"configs/{folder}_hiera_{CONFIGS[size]}.yaml",
         None,
-        device="cpu",
+        device=device,
         apply_postprocessing=False,
+        vos_optimized=compiled,
         hydra_overrides_extra=[
             f"++model.image_size={image_size}",
             "++model.binarize_mask_from_pts_for_mem_enc=true",

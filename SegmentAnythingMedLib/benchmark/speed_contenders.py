@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from SegmentAnythingMedLib.benchmark import reference_edgetam, reference_sam2
 from SegmentAnythingMedLib.benchmark.reference_sam2 import Prompt
+from SegmentAnythingMedLib.errors import ModelUnavailableError
 from SegmentAnythingMedLib.geometry import Plane, SliceKey, VolumeGeometry
 from SegmentAnythingMedLib.models.base import Prediction
 from SegmentAnythingMedLib.models.card import ModelCard
@@ -22,6 +24,7 @@ from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, 
 from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Network
 from SegmentAnythingMedLib.models.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from SegmentAnythingMedLib.models.sam2 import Sam2Model
+from SegmentAnythingMedLib.models.sam2_engine import make_ready
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 from SegmentAnythingMedLib.session import VolumeSession
 from SegmentAnythingMedLib.slice_result import SliceResult
@@ -260,11 +263,22 @@ class _Recording:
 
 
 def _torch_model(task: Task, precision: str) -> Sam2Model:
+    return _ready_model(task, precision, "torch")
+
+
+def _openvino_model(task: Task, precision: str) -> Sam2Model:
+    return _ready_model(task, precision, "openvino")
+
+
+def _ready_model(task: Task, precision: str, engine: str) -> Sam2Model:
     card = ModelCard("speed", "speed", "sam2", "none", ("slice", "memory"), ("point", "box", "mask"), (), "imagenet")
-    return Sam2Model(card, task.network, _PRECISIONS[precision])
+    network = copy.deepcopy(task.network)
+    if make_ready(network, _PRECISIONS[precision], engine) != engine:
+        raise ModelUnavailableError(f"{engine} does not compute {task.model}: the log says why.")
+    return Sam2Model(card, network, _PRECISIONS[precision])
 
 
-BACKENDS: dict[str, Callable[[Task, str], Sam2Model]] = {"torch": _torch_model}
+BACKENDS: dict[str, Callable[[Task, str], Sam2Model]] = {"torch": _torch_model, "openvino": _openvino_model}
 """Ways to run our networks, from a task and a precision."""
 
 

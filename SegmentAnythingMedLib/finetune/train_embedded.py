@@ -233,7 +233,6 @@ def _append(folder: Path, record: dict[str, Any]) -> None:
 
 def _measure(trainer: Any, run: Run) -> dict[str, Any]:
     """Measure the averaged weights, draw the curve, and export them."""
-    from SegmentAnythingMedLib.finetune.embedded_curve import draw_curve
     from SegmentAnythingMedLib.finetune.embedded_validation import measure
     from SegmentAnythingMedLib.finetune.export_embedded import export
 
@@ -242,7 +241,6 @@ def _measure(trainer: Any, run: Run) -> dict[str, Any]:
     figures |= {"examples": trainer.examples, "seconds": trainer.seconds}
     _append(run.output, {"measured": figures} | {"examples": trainer.examples, "seconds": trainer.seconds})
     (run.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    draw_curve(run.output / "log.jsonl", run.output / "curve.png")
     calibration = json.dumps(figures["quality calibration"])
     notes = {
         "examples": str(trainer.examples),
@@ -250,6 +248,12 @@ def _measure(trainer: Any, run: Run) -> dict[str, Any]:
         "presence_offset": str(figures["presence offset"]),
     }
     export(network.cpu(), run.output / "embedded.onnx", notes=notes)
+    try:
+        from SegmentAnythingMedLib.finetune.embedded_curve import draw_curve
+    except ModuleNotFoundError as error:
+        log.warning("The learning curve is not drawn: %s", error)
+    else:
+        draw_curve(run.output / "log.jsonl", run.output / "curve.png")
     return figures
 
 
