@@ -166,7 +166,7 @@ def _add_models(commands: Any, common: argparse.ArgumentParser) -> None:
         action.set_defaults(run=_run_models)
     download.add_argument("--accept-licence", action="store_true", help="without being asked")
     download.set_defaults(run=_run_models_download)
-    bring.add_argument("file", help=".pt or .safetensors, of SAM 2, MedSAM2 or EdgeTAM")
+    bring.add_argument("file", help=".pt or .safetensors of a family known here")
     bring.add_argument("--name", help="default: found by the file's hash or name")
 
 

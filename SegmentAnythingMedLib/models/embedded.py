@@ -123,7 +123,7 @@ class EmbeddedModel:
             return _confirmed(prompts, features.shape)
         previous = refined(prompts, previous)
         # An outline to correct says more than a key slice some way off, which pulls it back to where the object was
-        # there: kidney of the phantom, 7 slices from its key slice, .84; with one click .18 beside the memory, .91 without.
+        # there: the phantom's kidney, 7 slices from its key slice, .84; after a click .18 with the memory, .91 without.
         known = chosen_memories(memories) if previous is None else ()
         box = known_box(prompts, previous, known)
         if box is not None:
