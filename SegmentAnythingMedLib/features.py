@@ -140,3 +140,8 @@ class FeatureCache:
         self.window = window
         self._kept.clear()
         self.nbytes = 0
+
+    def set_model(self, model: SliceModel | None) -> None:
+        """Encode with another model from now on and forget all features."""
+        self._model = model
+        self.set_window(self.window)

@@ -128,6 +128,17 @@ class VolumeSession:
         """Do what `segment_slice` would have to wait for, as parts done of all; nothing for models of slices."""
         return iter(())
 
+    def use_model(self, model: SliceModel | None) -> None:
+        """Go on with the same model loaded otherwise, as where memory is short; None lets go of the one there is.
+
+        Prompts, outlines and propagated slices stay; what the model knew of slices is computed again.
+        """
+        self.model = model
+        self.features.set_model(model)
+        for state in self._objects.values():
+            for slot in state.keys.values():
+                slot.memory = None
+
     # -- prompts on one slice ------------------------------------------------------------------------------------
 
     def add_prompt(self, object_id: int, prompt: Prompt) -> SliceKey:

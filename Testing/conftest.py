@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Converting a model for OpenVINO takes 10 s: tests that want it say so.
+os.environ.setdefault("SEGMENT_ANYTHING_MED_ENGINE", "torch")
+
 
 @pytest.fixture(scope="session")
 def dev_data() -> Path:

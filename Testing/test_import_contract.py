@@ -15,14 +15,17 @@ SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 FOUNDATION = {
     "errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing", "free_memory",
-    "voxel_block",
+    "voxel_block", "fusion",
 }  # fmt: skip
 MODEL_PARTS = {
+    "models.accelerate",
     "models.base",
     "models.card",
     "models.preprocess",
+    "models.chaining",
     "models.conversion",
     "models.device",
+    "models.loading",
     "models.networks",
 }
 SESSION = {
@@ -35,6 +38,8 @@ SESSION = {
     "slice_result",
     "session",
     "through_time",
+    "region_propagator",
+    "volume_model_session",
 }
 PREVIEW = {"preview", "preview_panels", "preview_surface"}
 PHANTOM = {"phantom", "phantom_anatomy", "phantom_imaging", "phantom_shapes"}
@@ -49,6 +54,7 @@ ALLOWED = {
     "rasterize": set(),
     "replacing": {"errors"},
     "voxel_block": set(),
+    "fusion": {"errors", "geometry", "volume", "free_memory"},
     "resources": {"errors"},
     "prompts_file": FOUNDATION,
     "io": FOUNDATION | {"io"},
@@ -61,19 +67,28 @@ ALLOWED = {
     "models.networks": {"errors", "models.networks"},
     "models.weights": FOUNDATION | {"models.card", "models.registry", "models.networks", "models.weights"},
     "models.edgetam": FOUNDATION | MODEL_PARTS | {"models.sam2"},
+    "models.efficient_tam": FOUNDATION | MODEL_PARTS | {"models.sam2"},
+    "models.sam3_tracker": FOUNDATION | MODEL_PARTS | {"models.sam2"},
+    "models.tinyvit_sam": FOUNDATION | MODEL_PARTS | {"models.sam"},
     "models": FOUNDATION | MODEL_PARTS,
     "memory.policies": {"memory"},
     "memory": {"errors", "memory", "models.base"},
+    "sources": FOUNDATION | {"models.base", "memory.settings", "sources"},
+    "sources.command": FOUNDATION
+    | {"models.base", "models.registry", "memory.settings", "features", "io", "prompts_file", "sources"},
+    "sources.options": FOUNDATION | {"io", "prompts_file", "sources"},
+    "sources.learn_options": FOUNDATION | {"io", "sources"},
     "features": FOUNDATION | {"models.base"},
     "mrml": FOUNDATION | {"prompts_file", "slice_result", "models.registry", "models.card", "worker", "mrml"},
-    "panel": FOUNDATION | {"mrml", "panel", "models.registry", "models.card"},
+    "panel": FOUNDATION | {"mrml", "panel", "models.registry", "models.card", "models.weights", "worker.environment"},
     "web": FOUNDATION
     | {"mrml", "panel", "worker.client", "worker.environment", "io", "models.registry", "models.card", "web"}
-    | {"prompts_file", "memory.policies"},
+    | {"prompts_file", "memory.policies", "models.weights"},
     "finetune": FOUNDATION | {"finetune", "benchmark", "io", "models"},
     "worker.messages": FOUNDATION | {"prompts_file", "worker"},
     "worker.client": FOUNDATION | {"prompts_file", "worker"},
     "worker.time_command": FOUNDATION | {"prompts_file", "worker"},
+    "worker.suggest_work": FOUNDATION | {"session", "sources.source", "worker"},
     "worker": FOUNDATION | SESSION | {"prompts_file", "memory", "models.base", "models.registry", "worker"},
 }
 ALLOWED |= dict.fromkeys(PREVIEW, FOUNDATION | PREVIEW)

@@ -6,7 +6,7 @@ memories are opaque to the session and the memory bank, which only read their ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -190,6 +190,19 @@ class ComparingModel(Protocol):
         """(D,) float32 of length 1: what a slice looks like, whatever object is asked for."""
 
 
+@runtime_checkable
+class BatchingModel(Protocol):
+    """What a slice model may offer beside: several slices encoded, and several objects predicted, at once."""
+
+    encoder_batch: int
+    """Slices that are best encoded together; 1 where it gains nothing."""
+    object_batch: int
+    """Objects of a slice that are best predicted together; 1 where it gains nothing."""
+
+    def predict_together(self, features: Sized, recalls: Sequence[Recall]) -> list[Prediction]:
+        """Tracked objects of a slice, each from its own memories, as `SliceModel.predict` finds them one by one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """A part of a volume: a (K, J, I) bool block and the (k, j, i) index of its first voxel."""
@@ -205,6 +218,12 @@ class VolumeModel(Protocol):
     """A promptable model without slices: sees the volume and all prompts of an object, answers with a region."""
 
     card: ModelCard
+
+    def prepare(self, volume: Volume) -> Iterator[tuple[int, int]]:
+        """Do once what a volume needs, yielding how much of how much is done; nothing if it was done before.
+
+        `predict` does it itself where it was not done or not finished.
+        """
 
     def predict(self, volume: Volume, prompts: Sequence[Prompt], previous: Region | None) -> Region:
         """The object's region; ``previous`` is its earlier answer when prompts refine it."""

@@ -1,14 +1,17 @@
 """SAM 2 and 2.1 (Ravi et al. 2024, arXiv 2408.00714) and models fine-tuned from them, behind the engine's seam.
 
 Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (fp32, bf16,
-fp16), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in place of a file, for tests and
-benchmarks of speed.
+fp16, auto), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in place of a file, for tests
+and benchmarks of speed. ``encoder_batch`` (slices encoded at once) and ``object_batch`` (objects tracked at once) are
+8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch, openvino). Only a GPU looks at ``compile`` (none,
+encoder, all) and ``graphs`` (whether calls are recorded as CUDA graphs, false).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,13 +25,15 @@ from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.conversion import convert
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
+from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
 from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.on_gpu import Compile, keep_weights_in, make_faster
 from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, ImageFeatures, Sam2Config, Sam2Network
 from SegmentAnythingMedLib.models.networks.short_long_network import ShortLongNetwork, is_short_long
 from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
+from SegmentAnythingMedLib.models.sam2_engine import ENGINE_VARIABLE, make_ready
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
-_LARGEST_INPUT = 4096
 _MOST_LOGIT = 32.0  # SAM 2 clamps the logits it is given back to this
 
 
@@ -113,15 +118,26 @@ class Sam2Model:
     def device(self) -> torch.device:
         return self.network.no_mem_embed.device
 
+    @property
+    def encoder_batch(self) -> int:
+        """Slices that are encoded at once where it is known ahead which come."""
+        return int(self.card.options.get("encoder_batch", 8 if self.device.type == "cuda" else 1))
+
+    @property
+    def object_batch(self) -> int:
+        """Objects of a slice that are tracked at once."""
+        return int(self.card.options.get("object_batch", 8 if self.device.type == "cuda" else 1))
+
     def encode_slices(self, images: Sequence[SliceImage]) -> list[Sam2Features]:
         """Features of slices, in one batch."""
         side = self.network.config.image_size
         placements = [Placement.of(image, side, self._recipe.stretch) for image in images]
-        pixels = [normalize(image, self._recipe, where) for image, where in zip(images, placements, strict=True)]
+        pairs = zip(images, placements, strict=True)
+        pixels = [normalize(image, self._recipe, where, self.device) for image, where in pairs]
         with torch.inference_mode(), self._autocast():
-            maps = self.network.encode_image(torch.cat(pixels).to(self.device))
+            maps = self.network.encode_image(torch.cat(pixels))
         rows = range(len(images))
-        return [Sam2Features(_row(maps, row), placement) for row, placement in zip(rows, placements, strict=True)]
+        return [Sam2Features(maps.row(row), placement) for row, placement in zip(rows, placements, strict=True)]
 
     def predict(
         self,
@@ -138,16 +154,24 @@ class Sam2Model:
             )
         if prompts.is_empty:
             decoded = decoded.suppress_absent()
-        order = decoded.iou[0].argsort(descending=True, stable=True)[: None if multimask else 1]
-        decoded = DecodedMasks(
-            decoded.mask_logits[:, order], decoded.iou[:, order], decoded.object_logits, decoded.pointers[:, order]
-        )
-        return Prediction(
-            features.placement.slice_logits(decoded.mask_logits[0]),
-            decoded.iou[0].clamp(0, 1).float().cpu().numpy(),
-            float(decoded.object_logits[0, 0]),
-            decoded,
-        )
+        return _prediction(decoded, features.placement, multimask)
+
+    def predict_together(self, features: Sam2Features, recalls: Sequence[Recall]) -> list[Prediction]:
+        """Tracked objects of a slice; those that look back on as many slices in the same places make one batch."""
+        groups: dict[object, list[int]] = {}
+        for place, recall in enumerate(recalls):
+            alone = recall.short is not None or recall.is_empty or not hasattr(self.network, "track")
+            groups.setdefault(place if alone else _layout(recall), []).append(place)
+        most = self.object_batch
+        batches = [group[start : start + most] for group in groups.values() for start in range(0, len(group), most)]
+        found: dict[int, Prediction] = {}
+        for places in batches:
+            with torch.inference_mode(), self._autocast():
+                memories = _joined([_tensors_of(recalls[place]) for place in places])
+                together = self.track_step(features.maps, Sam2Prompts(), memories).suppress_absent()
+            for row, place in enumerate(places):
+                found[place] = _prediction(together.row(row), features.placement, multimask=False)
+        return [found[place] for place in range(len(recalls))]
 
     def track_step(self, features: ImageFeatures, prompts: Sam2Prompts, memories: Sam2Recall) -> DecodedMasks:
         """One slice of B objects: differentiable, without state.
@@ -169,6 +193,10 @@ class Sam2Model:
         network = self.network
         if prompts.mask is not None:
             return network.use_mask_as_output(features, prompts.mask)
+        unprompted = prompts.points is None and prompts.previous is None
+        if unprompted and memories.maps and memories.short is None and hasattr(network, "track"):
+            lookback = network.lookback(memories.maps, memories.pointers, memories.pointer_span)
+            return network.track(features, lookback)
         embedding = self._conditioned(features.embedding, memories)
         if prompts.points is None:
             encoded = network.encode_no_clicks(len(embedding), prompts.previous)
@@ -181,6 +209,7 @@ class Sam2Model:
         """Remember a slice with the prediction's first mask."""
         state, row = prediction.state, prediction.chosen
         with torch.inference_mode(), self._autocast():
+            state = state.to(self.device)  # the slice may have been outlined before the model moved
             logits = state.mask_logits[:, row : row + 1]
             remembered = self.network.encode_memory(features.maps.embedding, logits, state.object_logits, prompted)
         return Sam2Memory(remembered, state.pointers[:, row])
@@ -205,6 +234,12 @@ class Sam2Model:
     def look(self, features: Sam2Features) -> np.ndarray:
         """(C * S/16 * S/16,) the image embedding, not conditioned, scaled to length 1."""
         return functional.normalize(features.maps.embedding.float().flatten(), dim=0).cpu().numpy()
+
+    def dense(self, features: Sam2Features) -> np.ndarray:
+        """(C, h, w) float32: the image embedding, not conditioned, on cells that cover the slice and no padding."""
+        where, cells = features.placement, features.maps.embedding.shape[-1]
+        size = tuple(max(1, round(length * cells / where.side)) for length in (where.height, where.width))
+        return replace(where, shape=size).slice_logits(features.maps.embedding[0])
 
     def tensors(self, prompts: SlicePrompts, placement: Placement, previous: Prediction | None) -> Sam2Prompts:
         """Prompts of one object on a slice as tensors; box corners come before clicks."""
@@ -240,7 +275,7 @@ class Sam2Model:
         else:
             # Beyond the slice lies what enlarge() fills with 0: lift the logits so that 0 means outside there, too.
             lifted = torch.from_numpy(np.clip(previous.logits[:1], -10, 10) + 10.0)[None]
-            logits = placement.enlarge(lifted, self.network.config.image_size // 4) - 10.0
+            logits = placement.enlarge(lifted, self.network.config.mask_size) - 10.0
         return logits.clamp(-_MOST_LOGIT, _MOST_LOGIT).to(self.device)
 
     def _autocast(self) -> AbstractContextManager:
@@ -271,9 +306,31 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     _check(card, settings)
-    precision = choose_precision(str(settings.get("precision", "fp32")))
+    precision = choose_precision(str(settings.get("precision", "fp32")), where)
     network = _random_network(card, settings) if weights is None else _loaded_network(card, weights, settings)
-    return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
+    on_device(network, where, precision, settings, weights)
+    return Sam2Model(replace(card, options=settings), network, precision)
+
+
+def on_device(
+    network: Sam2Network,
+    device: torch.device,
+    precision: torch.dtype,
+    settings: Mapping[str, object],
+    weights: Path | None = None,
+) -> None:
+    """Bring the network to where it runs and make it fast there, as the options say."""
+    network.to(device).eval()
+    if device.type == "cuda":
+        keep_weights_in(network, precision)
+        make_faster(network, Compile(settings.get("compile", "none")), bool(settings.get("graphs", False)))
+    elif device.type == "cpu":
+        make_ready(network, precision, _engine(settings, weights), weights and weights.parent / "openvino")
+
+
+def _engine(settings: Mapping[str, object], weights: Path | None) -> str:
+    """What the options or the environment say; random weights, which are used once, are not worth converting."""
+    return str(settings.get("engine", "torch" if weights is None else os.environ.get(ENGINE_VARIABLE, "auto")))
 
 
 def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, object]) -> Sam2Network:
@@ -294,33 +351,11 @@ def _random_network(card: ModelCard, settings: Mapping[str, object]) -> Sam2Netw
         return Sam2Network(config)
 
 
-@contextmanager
-def random_weights(card: ModelCard, settings: Mapping[str, object]) -> Iterator[None]:
-    """A network built within has the weights of the option ``random_seed``; without it, `ModelFileError`."""
-    if "random_seed" not in settings:
-        raise ModelFileError(f"Model {card.name!r} has neither weights nor a random seed.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(settings["random_seed"]))
-        yield
-
-
-def check_numbers(card: ModelCard, settings: Mapping[str, object], multiple: int = 32) -> None:
-    """Raise `ModelFileError` for an input size that is not a ``multiple``, or options that are no whole numbers."""
-    if not 0 < card.input_size <= _LARGEST_INPUT or card.input_size % multiple:
-        raise ModelFileError(
-            f"Model {card.name!r}: input_size must be a multiple of {multiple} up to {_LARGEST_INPUT}, "
-            f"got {card.input_size}."
-        )
-    for key in ("random_seed", "memory_slots", "max_pointers"):
-        value = settings.get(key, 1)
-        if not isinstance(value, int) or not 0 <= value < 1 << 63:
-            raise ModelFileError(f"Model {card.name!r}: the option {key} must be a whole number, got {value!r}.")
-
-
 def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
     """Raise `ModelFileError` for an input size or options that no SAM 2 has."""
     check_numbers(card, settings)
     try:
+        Compile(settings.get("compile", "none"))
         _config(card, settings)
     except ValueError as error:
         raise ModelFileError(f"Model {card.name!r}: the option {error}") from error
@@ -332,8 +367,36 @@ def _config(card: ModelCard, settings: Mapping[str, object]) -> Sam2Config | Non
     return Sam2Config.released(str(settings["size"]), str(settings.get("version", "2.1")), card.input_size)
 
 
-def _row(maps: ImageFeatures, row: int) -> ImageFeatures:
-    return ImageFeatures(*(part[row : row + 1] for part in (maps.stride4, maps.stride8, maps.embedding)))
+def _prediction(decoded: DecodedMasks, placement: Placement, multimask: bool) -> Prediction:
+    """One object's masks on its slice, best first; only that one without ``multimask``."""
+    order = decoded.iou[0].argsort(descending=True, stable=True)[: None if multimask else 1]
+    decoded = DecodedMasks(
+        decoded.mask_logits[:, order], decoded.iou[:, order], decoded.object_logits, decoded.pointers[:, order]
+    )
+    return Prediction(
+        placement.slice_logits(decoded.mask_logits[0]),
+        decoded.iou[0].clamp(0, 1).float().cpu().numpy(),
+        float(decoded.object_logits[0, 0]),
+        decoded,
+    )
+
+
+def _layout(recall: Recall) -> object:
+    """What two objects' recalls must have in common to be looked at in one batch."""
+    slots = tuple(one.slot for one in recall.memories)
+    return slots, tuple(one.distance for one in recall.pointers), recall.pointer_span
+
+
+def _joined(several: Sequence[Sam2Recall]) -> Sam2Recall:
+    """Recalls of one layout as that of a batch of objects."""
+    if len(several) == 1:
+        return several[0]
+
+    def joined(kind: str) -> tuple[tuple[Tensor, float], ...]:
+        columns = zip(*(getattr(one, kind) for one in several), strict=True)
+        return tuple((torch.cat([tensor for tensor, _ in column]), column[0][1]) for column in columns)
+
+    return Sam2Recall(joined("maps"), joined("pointers"), several[0].pointer_span)
 
 
 def _tensors_of(recall: Recall) -> Sam2Recall:

@@ -20,6 +20,7 @@ from SegmentAnythingMedLib.mrml.placing import PromptPlacing
 from SegmentAnythingMedLib.mrml.prompt_markups import PromptMarkups
 from SegmentAnythingMedLib.worker import messages as m
 from SegmentAnythingMedLib.worker.client import WorkerClient
+from SegmentAnythingMedLib.worker.lighter import NOTICE
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
@@ -233,6 +234,8 @@ class ControllerWork:
             self.tell("The worker was started again: prompts and finished slices are kept, go on or propagate again.")
         elif isinstance(event, m.Log):
             logger.info("worker: %s", event.line)
+            if event.level == NOTICE:
+                self.tell(event.line)
 
     def _take_slice(self, event: m.SliceMask) -> None:
         segment, job = self.segments.with_object(event.object_id), self.link.jobs.get(event.job)

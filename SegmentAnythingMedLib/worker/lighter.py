@@ -8,7 +8,7 @@ from SegmentAnythingMedLib.worker import messages as m
 
 NOTICE = "NOTICE"
 """Level of a `messages.Log` that the user is told."""
-REPEATABLE = (m.LoadModel, m.SegmentSlice, m.Propagate, m.Repropagate, m.PropagateThroughTime, m.Prefetch)
+REPEATABLE = (m.SegmentSlice, m.Propagate, m.Repropagate, m.PropagateThroughTime, m.Prefetch)
 """Commands that may be started again after they failed half-way: the second time they overwrite what they did."""
 
 

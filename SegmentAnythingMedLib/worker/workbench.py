@@ -109,7 +109,7 @@ class Workbench:
         self._lighter = lighter_steps(command)
         gc.collect()
         start = time.perf_counter()
-        model = self._loaded(command)
+        model = yield from self._load_what_fits(command, command.job)
         if not (model.card.has("slice") or model.card.has("volume")):
             raise ModelUnavailableError(f"Model {command.name!r} sees neither slices nor volumes: choose another one.")
         self._model, card = model, model.card
@@ -127,44 +127,44 @@ class Workbench:
             registry = ModelRegistry()
         return registry.load(command.name, device=command.device, **command.options)
 
-    def _until_it_fits(self, command: m.Command) -> Events:
-        """Do a command, again with a lighter model as long as a GPU has no memory left for it."""
-        work = self._work[type(command)]
+    def _load_what_fits(self, command: m.LoadModel, job: int) -> Generator[m.Event, None, SliceModel | VolumeModel]:
+        """The model; lighter where a GPU has no memory left for it."""
         while True:
             try:
-                yield from work(command)
+                return self._loaded(command)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or not self._lighter or self._is_on_cpu():
+                if not (is_out_of_memory(error) and self._lighter):
+                    raise
+            step = self._lighter.pop(0)
+            yield m.Log(job, NOTICE, told(step))
+            command = step.command
+
+    def _until_it_fits(self, command: m.Command) -> Events:
+        """Do a command, again with a lighter model as long as a GPU has no memory left for it."""
+        while True:
+            try:
+                yield from self._work[type(command)](command)
+                return
+            except RuntimeError as error:
+                if not (is_out_of_memory(error) and self._lighter) or self._is_on_cpu():
                     raise
                 error.__traceback__ = None  # its frames hold what filled the memory
-            else:
-                return
-            step = self._lighter.pop(0)
-            yield m.Log(command.job, NOTICE, told(step))
-            if isinstance(command, m.LoadModel):
-                command, left = replace(step.command, job=command.job), self._lighter
-                work = partial(self._load_again, left=left)
-            else:
-                self._exchange_model(step.command)
+            yield from self._exchange_model(command.job)
 
-    def _load_again(self, command: m.LoadModel, left: list[Step]) -> Events:
-        for event in self._load_model(command):
-            self._lighter = left
-            yield event
-        self._lighter = left
+    def _exchange_model(self, job: int) -> Events:
+        """Go on with a lighter model; the session keeps prompts and masks."""
+        step, session = self._lighter.pop(0), self._session
+        yield m.Log(job, NOTICE, told(step))
+        self._model = None
+        if session is not None:
+            session.use_model(None)
+        gc.collect()
+        self._model = yield from self._load_what_fits(step.command, job)
+        if session is not None:
+            session.use_model(self._model)
 
     def _is_on_cpu(self) -> bool:
-        return self._model is not None and str(getattr(self._model, "device", "cpu")).startswith("cpu")
-
-    def _exchange_model(self, command: m.LoadModel) -> None:
-        """Go on with the model loaded otherwise; a session keeps prompts and masks."""
-        self._model = None
-        if self._session is not None:
-            self._session.use_model(None)
-        gc.collect()
-        self._model = self._loaded(command)
-        if self._session is not None:
-            self._session.use_model(self._model)
+        return self._model is None or str(getattr(self._model, "device", "cpu")).startswith("cpu")
 
     def _open_volume(self, command: m.OpenVolume) -> Events:
         self._volume = self._session = None

@@ -37,7 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
         return torch.cat([torch.softmax(part, dim=-1) @ value for part in scores], dim=1)
 
 
-def _in_halves(linear: nn.Linear, x: Tensor) -> Tensor:
+def in_halves(linear: nn.Linear, x: Tensor) -> Tensor:
     """The layer's even output channels first, then the odd ones; its rows are reordered, which are few."""
     weight, bias = (torch.cat([part[0::2], part[1::2]]) for part in (linear.weight, linear.bias))
     return functional.linear(x, weight, bias)
@@ -64,9 +64,9 @@ class RotaryAttention(nn.Module):
         key, value : (B, maps * N + P, memory_dim)
         rotation, key_rotation : of the HW queries and of the N tokens of a map
         """
-        cells = key_rotation[0].shape[0]  # len() would make it a constant of an exported program
-        q = rotate(_in_halves(self.q_proj, query), *rotation)
-        k = _in_halves(self.k_proj, key)
+        cells = len(key_rotation[0])
+        q = rotate(in_halves(self.q_proj, query), *rotation)
+        k = in_halves(self.k_proj, key)
         placed, unplaced = k.split([maps * cells, key.shape[1] - maps * cells], dim=1)
         placed = rotate(placed.unflatten(1, (maps, cells)), *key_rotation)
         return self.out_proj(self.v_proj(self.mix(q, placed, unplaced, value.to(q.dtype))))

@@ -157,6 +157,11 @@ class DecodedMasks:
         rows = (part[index : index + 1] for part in (self.mask_logits, self.iou, self.object_logits, self.pointers))
         return DecodedMasks(*rows)
 
+    def to(self, device: torch.device) -> DecodedMasks:
+        """The same on a device."""
+        parts = (self.mask_logits, self.iou, self.object_logits, self.pointers)
+        return DecodedMasks(*(part.to(device) for part in parts))
+
     def suppress_absent(self) -> DecodedMasks:
         """Masks of objects that are not in the slice replaced by -1024, as SAM 2's video model does."""
         present = self.object_logits[:, :, None, None] > 0

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from .memory_attention import MemoryAttention, RotaryAttention
+from .layers import rotary_tables, rotate, sine_encoding_2d
+from .memory_attention import MemoryAttention, RotaryAttention, Rotation, attend, in_halves
 from .prompt_encoder import PromptEmbedding
 from .sam2_network import Sam2Network
+
+NOTHING = -1e4
+"""Added to a score, leaves a weight of 0 in every precision."""
 
 
 class ImageEncoderPart(nn.Module):
@@ -27,7 +32,11 @@ class ImageEncoderPart(nn.Module):
 
 
 class MemoryAttentionPart(nn.Module):
-    """`MemoryAttention` with one rotation for each token of all memories: none for tokens without a place."""
+    """`MemoryAttention` of one object: every token of its memories has a rotation, and a weight in the softmax.
+
+    So tokens of different memories need not be told apart, and tokens may be added that count for nothing: the number
+    of tokens then seldom changes, and a program made for one number is twice as fast as one made for any.
+    """
 
     def __init__(self, attention: MemoryAttention) -> None:
         super().__init__()
@@ -40,18 +49,51 @@ class MemoryAttentionPart(nn.Module):
 
     @staticmethod
     def arguments(
-        embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: tuple[Tensor, Tensor]
+        embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation, loose: int = 0
     ) -> tuple[Tensor, ...]:
-        """What `forward` takes, from what `MemoryAttention.forward` takes."""
-        cos, sin = (table.repeat(maps, 1) for table in rotation)
-        loose = memory.shape[1] - len(cos)
-        still = cos.new_zeros(loose, cos.shape[1])
-        cos, sin = torch.cat([cos, still + 1]), torch.cat([sin, still])
-        return embedding, memory, position, cos, sin
+        """What `forward` takes, from what `MemoryAttention.forward` takes.
 
-    def forward(self, embedding: Tensor, memory: Tensor, position: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor]:
-        """Condition (1, C, H, W) on (1, M, memory_dim) tokens, with positions and cosines and sines (M, C / 2)."""
-        return (self.attention(embedding, memory, position, 1, (cos, sin)),)
+        Parameters
+        ----------
+        loose : tokens without a place that are filled up to, if there are fewer
+        """
+        cells, angles = rotation[0].shape
+        unplaced = memory.shape[1] - maps * cells
+        added = max(0, loose - unplaced)
+        still = rotation[0].new_zeros(unplaced + added, angles)
+        cos = torch.cat([rotation[0].repeat(maps, 1), still + 1])
+        sin = torch.cat([rotation[1].repeat(maps, 1), still])
+        memory, position = (functional.pad(part.float(), (0, 0, 0, added)) for part in (memory, position))
+        bias = torch.zeros(memory.shape[1])
+        bias[memory.shape[1] - added :] = NOTHING
+        return embedding, memory, position, cos, sin, bias
+
+    def forward(
+        self, embedding: Tensor, memory: Tensor, position: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
+    ) -> tuple[Tensor]:
+        """Condition (1, C, H, W) on M tokens.
+
+        Parameters
+        ----------
+        embedding : (1, C, H, W)
+        memory, position : (1, M, memory_dim)
+        cos, sin : (M, C / 2), of the keys
+        bias : (M,), added to the scores of the tokens
+        """
+        channels, height, width = embedding.shape[1:]
+        x = embedding + 0.1 * sine_encoding_2d(channels, height, width, embedding.device)
+        x = x.flatten(2).transpose(1, 2)
+        rotation = rotary_tables(channels, height, width, embedding.device)
+        key = memory + position
+        for layer in self.attention.layers:
+            normed = layer.norm1(x)
+            x = x + layer.self_attn(normed, normed, normed, rotation, rotation, maps=1)
+            cross = layer.cross_attn_image
+            query = rotate(in_halves(cross.q_proj, layer.norm2(x)), *rotation)
+            seen = attend(query, rotate(in_halves(cross.k_proj, key), cos, sin), memory, bias)
+            x = x + cross.out_proj(cross.v_proj(seen))
+            x = x + layer.linear2(functional.relu(layer.linear1(layer.norm3(x))))
+        return (self.attention.norm(x).transpose(1, 2).unflatten(2, (height, width)),)
 
 
 class DecoderPart(nn.Module):

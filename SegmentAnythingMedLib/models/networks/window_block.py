@@ -43,13 +43,20 @@ class _Attention(nn.Module):
         self.proj = nn.Linear(dim_out, dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = self._projected(x)
         if self.pool:
             q = _pool(q)
         height, width = q.shape[1:3]
         q, k, v = (t.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         return self.proj(mixed.reshape(-1, height, width, self.proj.in_features))
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
+        if x.device.type != "cpu":
+            return self.qkv(x).chunk(3, dim=-1)
+        # As fast in torch, but OpenVINO would copy the thirds (tiny at 512 px: 613 ms, not 539; in bf16 194, not 165).
+        thirds = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        return tuple(functional.linear(x, weight, bias) for weight, bias in thirds)
 
 
 class WindowBlock(nn.Module):

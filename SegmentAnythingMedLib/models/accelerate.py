@@ -1,0 +1,270 @@
+"""OpenVINO in place of torch for parts of a network on a CPU: converted once, kept on disk, compiled when loaded.
+
+OpenVINO's wheel brings a telemetry package that would report to its makers at the first import. Here it is never
+imported: OpenVINO finds it missing and goes on with its own empty stand-in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+import sys
+import tempfile
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from SegmentAnythingMedLib.errors import ModelUnavailableError, OutputError
+from SegmentAnythingMedLib.replacing import make_folder, replacing
+
+log = logging.getLogger(__name__)
+
+_TELEMETRY = "openvino_telemetry"
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+"""What OpenVINO calls the precisions it has."""
+_HEAD = struct.Struct("!8s32sQ")  # what it is, sha256 of what follows, length of the XML; then XML and weights
+_MAGIC = b"SAM-OV01"
+_KEY_LENGTH = 24
+_CLOSE = 1e-3
+_OFTEN, _MOST_PROGRAMS = 3, 4  # while a memory fills shapes change; then one stays
+_FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError, ImportError)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A piece of a network that is computed at once.
+
+    Parameters
+    ----------
+    name
+        In the names of cache files.
+    module
+        Takes tensors alone and answers with a tuple of them; without gradients.
+    example
+        Tensors as they will come, batch included: other shapes cannot be computed, but for ``growing``. What is
+        converted must give for them what torch gives, so they should not be all alike.
+    growing
+        For each input, by its position, the dimension that may have any length; the same length for all of them.
+    precision
+        Of its products: float32 or bfloat16. Tensors in and out are float32.
+    """
+
+    name: str
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    growing: Mapping[int, int] | None = None
+    precision: torch.dtype = torch.float32
+
+
+class Compiled:
+    """A part ready to run; from one thread.
+
+    Parameters
+    ----------
+    model
+        As converted.
+    compile_model
+        Makes a program of it.
+    growing
+        Of the part. Shapes that come often get a program of their own, which takes 0.3 s to make and is up to twice
+        as fast.
+    """
+
+    def __init__(
+        self, model: Any, compile_model: Callable[[Any], Any], growing: Mapping[int, int] | None = None
+    ) -> None:
+        self._model, self._compile, self._growing = model, compile_model, growing
+        self._outputs = len(model.outputs)
+        self._general = compile_model(model).create_infer_request()
+        self._times: Counter[tuple[int, ...]] = Counter()
+        self._special: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Float32 results."""
+        arrays = [tensor.float().contiguous().numpy() for tensor in tensors]
+        found = self._request_for(arrays).infer(arrays, share_inputs=True)
+        return tuple(torch.from_numpy(found[index]) for index in range(self._outputs))
+
+    def _request_for(self, arrays: list[np.ndarray]) -> Any:
+        if not self._growing:
+            return self._general
+        shape = tuple(length for array in arrays for length in array.shape)
+        self._times[shape] += 1
+        if shape not in self._special and self._times[shape] > _OFTEN:
+            own = self._model.clone()
+            own.reshape({place: list(array.shape) for place, array in enumerate(arrays)})
+            self._special[shape] = self._compile(own).create_infer_request()
+            if len(self._special) > _MOST_PROGRAMS:
+                self._special.popitem(last=False)
+        if shape not in self._special:
+            return self._general
+        self._special.move_to_end(shape)
+        return self._special[shape]
+
+
+class Accelerator:
+    """OpenVINO, and where it keeps what it converted.
+
+    Parameters
+    ----------
+    folder
+        Cache folder; None, or one that cannot be written to, converts anew each time.
+    threads
+        As many as torch has.
+
+    Raises
+    ------
+    ModelUnavailableError
+        If OpenVINO is not installed, or was imported elsewhere with its telemetry.
+    """
+
+    def __init__(self, folder: Path | None, threads: int | None = None) -> None:
+        self._openvino = _import_quietly()
+        self._core = self._openvino.Core()
+        self._folder = folder
+        self._threads = threads or torch.get_num_threads()
+
+    def compile(self, part: Part) -> Compiled:
+        """Convert a part, or find it in the cache, and make it ready.
+
+        Raises
+        ------
+        ModelUnavailableError
+            If OpenVINO cannot compute it.
+        """
+        if part.precision not in PRECISIONS:
+            raise ModelUnavailableError(f"OpenVINO does not compute in {part.precision} here: use torch.")
+        settings = self._settings(part.precision)
+        failures = (*_FAILURES, *_exceptions_of(self._openvino.frontend))
+        try:
+            model = self._cached(part) if self._folder else self._converted(part)
+            return Compiled(model, lambda one: self._core.compile_model(one, "CPU", settings), part.growing)
+        except failures as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise ModelUnavailableError(f"OpenVINO cannot compute {part.name} ({reason}): use torch.") from error
+
+    def _settings(self, precision: torch.dtype) -> dict[str, Any]:
+        return {
+            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],  # by itself it would take bf16 where the CPU has it
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # the host needs its cores, too
+        }
+
+    def _cached(self, part: Part) -> Any:
+        path = self._folder / f"{part.name}-{self._key(part)}.ov"
+        content = _read_whole(path)
+        if content is not None:
+            return self._core.read_model(*content)
+        model = self._converted(part)
+        self._keep(model, path, part.name)
+        return model
+
+    def _converted(self, part: Part) -> Any:
+        shapes = None
+        if part.growing:
+            length = torch.export.Dim("length", min=2)
+            shapes = tuple({part.growing[i]: length} if i in part.growing else None for i in range(len(part.example)))
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about its own tracing
+            program = torch.export.export(part.module, part.example, dynamic_shapes=shapes)
+            model = self._openvino.convert_model(program)
+            expected = part.module(*part.example)
+        compiled = Compiled(model, lambda one: self._core.compile_model(one, "CPU", self._settings(torch.float32)))
+        _compare(compiled(*part.example), expected)
+        return model
+
+    def _key(self, part: Part) -> str:
+        """Changes with weights, shapes, our networks, torch and OpenVINO; not with the precision: files serve all."""
+        digest = hashlib.sha256(f"{self._openvino.get_version()} {torch.__version__} {part.growing}".encode())
+        digest.update(repr(part.module).encode() + repr([tuple(one.shape) for one in part.example]).encode())
+        for source in sorted((Path(__file__).parent / "networks").glob("*.py")):
+            digest.update(source.read_bytes())
+        for name, tensor in part.module.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:_KEY_LENGTH]
+
+    def _keep(self, model: Any, path: Path, name: str) -> None:
+        """Write a file in place of the part's older ones; where nothing can be written, nothing is."""
+        try:
+            make_folder(path.parent)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
+                self._openvino.serialize(model, str(xml), str(weights))
+                parts = xml.read_bytes(), weights.read_bytes()
+            with replacing(path) as beside, beside.open("wb") as stream:
+                stream.write(_HEAD.pack(_MAGIC, _digest(parts), len(parts[0])))
+                for content in parts:
+                    stream.write(content)
+        except (OSError, OutputError, RuntimeError) as error:
+            log.info("What OpenVINO converted is not kept: %s", error)
+            return
+        for other in path.parent.glob(f"{name}-*.ov"):
+            if other != path and len(other.stem) == len(path.stem):
+                with suppress(OSError):
+                    other.unlink()
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO could be imported, without importing it."""
+    from importlib.util import find_spec
+
+    return "openvino" in sys.modules or find_spec("openvino") is not None
+
+
+def _exceptions_of(module: ModuleType) -> list[type[Exception]]:
+    return [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Exception)]
+
+
+def _import_quietly() -> ModuleType:
+    """OpenVINO without its telemetry, now and for the rest of this process."""
+    if sys.modules.get(_TELEMETRY) is not None:
+        raise ModelUnavailableError("OpenVINO was imported with its telemetry here: use torch.")
+    sys.modules[_TELEMETRY] = None  # an import of it fails from now on
+    try:
+        import openvino
+        import openvino.frontend
+    except (ImportError, OSError) as error:
+        raise ModelUnavailableError("OpenVINO is not installed: install segment-anything-med[openvino].") from error
+    return openvino
+
+
+def _read_whole(path: Path) -> tuple[bytes, bytes] | None:
+    """XML and weights of a cache file; None if it is not there or not as it was written."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(content) < _HEAD.size:
+        return None
+    magic, digest, length = _HEAD.unpack_from(content)
+    view = memoryview(content)[_HEAD.size :]
+    parts = view[:length], view[length:]
+    if magic != _MAGIC or digest != _digest(parts):
+        return None
+    return bytes(parts[0]), bytes(parts[1])
+
+
+def _compare(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    """A conversion that runs may still be wrong (seen: a layer norm of flattened maps); then `ValueError`."""
+    for mine, wanted in zip(found, expected, strict=True):
+        if float((mine - wanted).abs().max()) > _CLOSE * float(wanted.abs().max().clamp(min=1e-6)):
+            raise ValueError("its results differ from torch's")
+
+
+def _digest(parts: Iterable[bytes | memoryview]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

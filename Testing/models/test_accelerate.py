@@ -1,0 +1,374 @@
+"""OpenVINO in place of torch: the same results, kept on disk, without telemetry, and torch where it cannot."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+if importlib.util.find_spec("openvino") is None:  # importing it here would import its telemetry
+    pytest.skip("OpenVINO is not installed", allow_module_level=True)
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+from SegmentAnythingMedLib.errors import ModelUnavailableError  # noqa: E402
+from SegmentAnythingMedLib.geometry import Plane  # noqa: E402
+from SegmentAnythingMedLib.models import accelerate, sam2, sam2_engine  # noqa: E402
+from SegmentAnythingMedLib.models.accelerate import Accelerator, Part  # noqa: E402
+from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
+from SegmentAnythingMedLib.models.networks import sam2_network  # noqa: E402
+from SegmentAnythingMedLib.models.networks.efficient_tam_network import (  # noqa: E402
+    EfficientTamConfig,
+    EfficientTamNetwork,
+)
+from SegmentAnythingMedLib.models.networks.hiera import HieraConfig  # noqa: E402
+from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Config, Sam2Network  # noqa: E402
+from SegmentAnythingMedLib.models.sam2_engine import make_ready, run_in_openvino  # noqa: E402
+from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt  # noqa: E402
+from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
+from SegmentAnythingMedLib.volume import Volume  # noqa: E402
+from Testing.models import small_edgetam  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+K = Plane(2)
+SMALL = Sam2Config(
+    HieraConfig(dim=8, heads=1, blocks=(1, 1, 2, 1), global_blocks=(3,)),
+    image_size=64,
+    dim=32,
+    memory_dim=8,
+    memory_layers=1,
+    mlp_dim=32,
+)
+CARD = ModelCard(
+    "small", "small", "sam2", "none", ("slice", "memory"), ("point", "box", "mask"), preprocessing="imagenet"
+)
+
+
+def small_network(family: str) -> Sam2Network:
+    """With weights away from zero and one, and objects that are there."""
+    torch.manual_seed(0)
+    network = Sam2Network(SMALL) if family == "sam2" else small_edgetam.small_network()
+    small_edgetam.scatter(network)
+    with torch.no_grad():
+        network.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(5.0)
+        network.maskmem_tpos_enc.normal_()
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", params=["sam2", "edgetam"])
+def both(request: pytest.FixtureRequest, cache: Path) -> tuple[Sam2Network, Sam2Network]:
+    """A network, and the same computed by OpenVINO."""
+    plain = small_network(request.param)
+    fast = copy.deepcopy(plain)
+    run_in_openvino(fast, Accelerator(cache / request.param), torch.float32)
+    return plain, fast
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("openvino")
+
+
+@pytest.fixture(scope="module")
+def a_drifting_column() -> Volume:
+    voxels = np.full((9, 28, 34), 30, dtype=np.uint8)
+    for index in range(9):
+        voxels[index, 8:20, 4 + index : 16 + index] = 220
+    return Volume.from_array(voxels)
+
+
+class _Product(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(12.0).reshape(3, 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x @ self.weight,)
+
+
+@pytest.fixture
+def product() -> Part:
+    return Part("product", _Product(), (torch.ones(2, 3),), {0: 0})
+
+
+def logits_of(network: Sam2Network, volume: Volume) -> np.ndarray:
+    """Of a slice with a box, the slices tracked from it, and after a click on another slice."""
+    kept: list[np.ndarray] = []
+
+    class Recording(sam2.Sam2Model):
+        def predict(self, *arguments: object, **options: object) -> object:
+            prediction = super().predict(*arguments, **options)
+            kept.append(prediction.logits[0])
+            return prediction
+
+    session = VolumeSession(volume, Recording(CARD, network))
+    session.segment_slice(1, session.add_prompt(1, BoxPrompt.on_slice((5, 8, 16, 19), 0, K)))
+    list(session.propagate([1], plane=K, first=0, last=8))
+    session.segment_slice(1, session.add_prompt(1, PointPrompt((10.0, 12.0, 6.0), True, K)))
+    return np.stack(kept)
+
+
+def test_a_session_finds_the_same_to_a_hundred_thousandth(
+    both: tuple[Sam2Network, Sam2Network], a_drifting_column: Volume
+) -> None:
+    plain, fast = (logits_of(network, a_drifting_column) for network in both)
+    assert np.abs(fast - plain).max() <= 1e-5 * np.abs(plain).max()
+
+
+def test_nearly_all_of_a_tracked_slice_is_openvinos(
+    both: tuple[Sam2Network, Sam2Network], a_drifting_column: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[object] = []
+    for part in ("image_encoder", "memory_attention", "sam_mask_decoder"):
+        module = getattr(both[1], part)
+        for child in module.children():
+            child.register_forward_hook(lambda module, *_: called.append(module))
+    logits_of(both[1], a_drifting_column)
+    assert not [one for one in called if one not in list(both[1].sam_mask_decoder.children())]
+
+
+def test_weights_and_their_keys_stay(both: tuple[Sam2Network, Sam2Network]) -> None:
+    plain, fast = (network.state_dict() for network in both)
+    assert list(plain) == list(fast)
+    assert all(torch.equal(plain[key], fast[key]) for key in plain)
+
+
+def test_gradients_flow_as_before(both: tuple[Sam2Network, Sam2Network]) -> None:
+    side = both[1].config.image_size
+    pixels = torch.rand(1, 3, side, side, requires_grad=True)
+    both[1].encode_image(pixels).embedding.sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_batches_and_sizes_that_were_not_compiled_are_computed_too(both: tuple[Sam2Network, Sam2Network]) -> None:
+    side = both[0].config.image_size
+    pixels = torch.rand(2, 3, side, side)
+    with torch.inference_mode():
+        expected, found = (network.encode_image(pixels).embedding for network in both)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        maps = [network.encode_no_clicks(2) for network in both]
+        masks = [
+            network.decode_masks(features.embedding, features.high_resolution, prompts, True).mask_logits
+            for network, prompts, features in ((n, p, n.encode_image(pixels)) for n, p in zip(both, maps, strict=True))
+        ]
+    torch.testing.assert_close(masks[1], masks[0], rtol=1e-4, atol=1e-4)
+
+
+def test_memory_attention_of_another_kind_stays_with_torch(a_drifting_column: Volume) -> None:
+    from Testing.models import small_efficient_tam
+
+    torch.manual_seed(0)
+    names = [name for name, value in vars(small_efficient_tam).items() if isinstance(value, EfficientTamConfig)]
+    config = getattr(small_efficient_tam, names[0])
+    kind = type(config.cross_attention)("pooled-1")
+    plain = EfficientTamNetwork(replace(config, cross_attention=kind))
+    small_edgetam.scatter(plain)
+    plain.eval().requires_grad_(False)
+    fast = copy.deepcopy(plain)
+    run_in_openvino(fast, Accelerator(None), torch.float32)
+    assert "encode_image" in vars(fast) and "forward" not in vars(fast.memory_attention)
+    expected, found = (logits_of(network, a_drifting_column) for network in (plain, fast))
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_in_bf16_it_is_near(a_drifting_column: Volume, cache: Path) -> None:
+    plain = small_network("edgetam")
+    fast = copy.deepcopy(plain)
+    assert make_ready(fast, torch.bfloat16, "openvino", cache / "edgetam") == "openvino"
+    expected, found = (logits_of(network, a_drifting_column) for network in (plain, fast))
+    assert 1e-5 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.1
+
+
+def test_in_bf16_torch_keeps_its_weights_in_it() -> None:
+    network = small_network("edgetam")
+    assert make_ready(network, torch.bfloat16, "torch") == "torch"
+    assert network.memory_attention.layers[0].linear1.weight.dtype is torch.bfloat16
+
+
+# -- any length ------------------------------------------------------------------------------------------------------
+
+
+def test_a_length_that_comes_often_gets_its_own_program(product: Part) -> None:
+    compiled = Accelerator(None).compile(product)
+    for length in (2, 5, 5, 5, 5, 5, 3):
+        x = torch.rand(length, 3)
+        torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
+    assert list(compiled._special) == [(5, 3)]
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of parts as they are converted."""
+    done: list[str] = []
+    convert = Accelerator._converted
+
+    def counted(self: Accelerator, part: Part) -> object:
+        done.append(part.name)
+        return convert(self, part)
+
+    monkeypatch.setattr(Accelerator, "_converted", counted)
+    return done
+
+
+def test_what_was_converted_is_found_again(tmp_path: Path, product: Part, conversions: list[str]) -> None:
+    for _ in range(2):
+        compiled = Accelerator(tmp_path / "new").compile(product)
+        torch.testing.assert_close(compiled(torch.ones(4, 3))[0], torch.ones(4, 3) @ product.module.weight)
+    assert conversions == ["product"]
+    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".ov"], "nothing else is left behind"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:10],
+        lambda content: b"",
+        lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
+        lambda content: b"X" + content[1:],
+    ],
+    ids=["cut", "cut in the head", "empty", "one bit", "another file"],
+)
+def test_a_damaged_file_is_made_anew(tmp_path: Path, product: Part, conversions: list[str], damage: object) -> None:
+    Accelerator(tmp_path).compile(product)
+    (path,) = tmp_path.glob("*.ov")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    x = torch.rand(2, 3)
+    torch.testing.assert_close(Accelerator(tmp_path).compile(product)(x)[0], x @ product.module.weight)
+    assert conversions == ["product"] * 2 and path.stat().st_size == len(whole)
+
+
+def test_other_weights_take_the_place_of_the_old(tmp_path: Path, product: Part, conversions: list[str]) -> None:
+    Accelerator(tmp_path).compile(product)
+    changed = _Product()
+    with torch.no_grad():
+        changed.weight[0, 0] = 7.0
+    x = torch.eye(3)
+    compiled = Accelerator(tmp_path).compile(replace(product, module=changed))
+    torch.testing.assert_close(compiled(x)[0], changed.weight.detach())
+    assert conversions == ["product"] * 2 and len(list(tmp_path.glob("*.ov"))) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder cannot be made read-only there")
+def test_a_folder_that_cannot_be_written_to_is_done_without(
+    tmp_path: Path, product: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    x = torch.rand(2, 3)
+    compiled = Accelerator(tmp_path / "file" / "folder").compile(product)
+    torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
+
+
+# -- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+class _Odd(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (torch.linalg.eigvals(x).real,)
+
+
+def test_what_openvino_cannot_compute_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ModelUnavailableError, match=r"OpenVINO cannot compute odd \(.*\): use torch"):
+        Accelerator(None).compile(Part("odd", _Odd(), (torch.eye(3),)))
+
+
+def test_a_conversion_that_gives_other_results_is_refused(product: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerate.Compiled, "__call__", lambda self, *tensors: (torch.zeros(2, 4),))
+    with pytest.raises(ModelUnavailableError, match="its results differ from torch's"):
+        Accelerator(None).compile(product)
+
+
+def test_then_torch_computes_and_the_log_says_so(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ModelUnavailableError("OpenVINO cannot compute it: use torch.")
+
+    monkeypatch.setattr(Accelerator, "compile", fails)
+    network = small_network("sam2")
+    with caplog.at_level(logging.WARNING):
+        assert make_ready(network, torch.float32, "auto") == "torch"
+    assert "torch computes the model" in caplog.text
+    assert "encode_image" not in vars(network)
+
+
+@pytest.mark.parametrize(("engine", "lines"), [("auto", 0), ("openvino", 1)])
+def test_without_openvino_torch_computes(
+    engine: str, lines: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(sam2_engine, "is_installed", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert make_ready(small_network("sam2"), torch.float32, engine) == "torch"
+    assert len(caplog.records) == lines
+
+
+def test_an_engine_of_another_name_is_refused() -> None:
+    with pytest.raises(ModelUnavailableError, match="use auto, torch, openvino"):
+        make_ready(small_network("sam2"), torch.float32, "onnx")
+
+
+def test_a_model_from_a_file_keeps_its_conversion_beside_the_file(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (cache / "sam2").is_dir():  # converted by another test: one part is left to do
+        shutil.copytree(cache / "sam2", tmp_path / "openvino")
+        next((tmp_path / "openvino").glob("mask_decoder*")).unlink()
+    monkeypatch.setattr(sam2, "infer_sam2_config", lambda state, size: SMALL)
+    safetensors_torch.save_file(small_network("sam2").state_dict(), tmp_path / "small.safetensors")
+    model = sam2.load(
+        replace(CARD, input_size=64), tmp_path / "small.safetensors", "cpu", engine="openvino", precision="fp32"
+    )
+    assert "encode_image" in vars(model.network)
+    names = {path.name.partition("-")[0] for path in (tmp_path / "openvino").iterdir()}
+    assert names == {"image_encoder", "mask_decoder", "memory_attention"}
+
+
+QUIET = """
+import socket, sys
+
+class Refused(socket.socket):
+    def __init__(self, *arguments, **options):
+        raise SystemExit("a socket was opened")
+
+def refused(*arguments, **options):
+    raise SystemExit("an address was looked up")
+
+socket.socket, socket.create_connection, socket.getaddrinfo = Refused, refused, refused
+import torch
+from SegmentAnythingMedLib.models.accelerate import Accelerator, Part
+
+part = Part("layer", torch.nn.Sequential(torch.nn.Linear(3, 4)), (torch.rand(2, 3),))
+part.module.forward = lambda x: (part.module[0](x),)
+print(Accelerator(None).compile(part)(torch.rand(2, 3))[0].shape, sys.modules["openvino_telemetry"])
+"""
+
+
+def test_converting_and_running_opens_no_socket_and_loads_no_telemetry() -> None:
+    run = subprocess.run([sys.executable, "-c", QUIET], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.strip()) == (0, "torch.Size([2, 4]) None"), run.stderr
+
+
+def test_openvino_with_its_telemetry_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", object())
+    with pytest.raises(ModelUnavailableError, match="telemetry"):
+        Accelerator(None)
+
+
+def test_the_network_package_knows_nothing_of_it() -> None:
+    assert "openvino" not in Path(sam2_network.__file__).read_text(encoding="utf-8").lower()
