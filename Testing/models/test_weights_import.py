@@ -67,11 +67,11 @@ def test_a_file_with_a_cards_name_becomes_that_model_and_loads_while_its_hash_ho
 
 
 def test_a_file_of_another_name_gets_its_own_card_after_what_it_resembles(folder: Path, tmp_path: Path) -> None:
-    medical = import_weights(save_pt(tmp_path / "MedSAM2_CTLesion.pt", shapes_of("tiny")), ModelRegistry())
+    medical = import_weights(save_pt(tmp_path / "MedSAM2_Spleen.pt", shapes_of("tiny")), ModelRegistry())
     plain = import_weights(save_pt(tmp_path / "My Liver.pth", shapes_of("small", "2.0"), 1.0), ModelRegistry())
     cards = {card.name: card for card in ModelRegistry().cards}
     assert medical.assumed and (medical.card.input_size, medical.card.preprocessing) == (512, "imagenet-stretch")
-    assert "CC-BY-SA" in cards["medsam2-ctlesion"].licence
+    assert "CC-BY-SA" in cards["medsam2-spleen"].licence
     mine = cards["my-liver"]
     assert (mine.options["size"], mine.options["version"], mine.input_size) == ("small", "2.0", 1024)
     assert "not known" in mine.licence and mine.research_only and not mine.url and plain.path.name == "my-liver.pt"

@@ -154,8 +154,9 @@ def _new_card(source: Path, registry: ModelRegistry, layout: Layout, name: str, 
     """A card made after the model the file resembles: MedSAM's line by its file name or layout, else the released."""
     medical = "medsam" in f"{source.name} {layout.size}".lower()
 
-    def unlike(card: ModelCard) -> tuple[bool, bool, bool]:
-        return ("medsam" in card.name) != medical, not _agrees(card, layout), not card.url
+    def unlike(card: ModelCard) -> tuple[bool, bool, bool, bool]:
+        is_special = card.research_only and not medical
+        return ("medsam" in card.name) != medical, is_special, not _agrees(card, layout), not card.url
 
     base = min((card for card in registry.cards if card.family == layout.family), key=unlike, default=None)
     if base is None:
