@@ -13,8 +13,8 @@ import sys
 import tempfile
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -175,7 +175,7 @@ class Accelerator:
         if part.growing:
             length = torch.export.Dim("length", min=2)
             shapes = tuple({part.growing[i]: length} if i in part.growing else None for i in range(len(part.example)))
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), _logging_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about its own tracing
             program = torch.export.export(part.module, part.example, dynamic_shapes=shapes)
             model = self._openvino.convert_model(program)
@@ -225,6 +225,18 @@ def is_installed() -> bool:
 
 def _exceptions_of(module: ModuleType) -> list[type[Exception]]:
     return [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Exception)]
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """A conversion that fails leaves the root logger at ERROR, and everybody's warnings are lost."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def _import_quietly() -> ModuleType:

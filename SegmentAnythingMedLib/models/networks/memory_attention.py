@@ -39,8 +39,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None
 
 def in_halves(linear: nn.Linear, x: Tensor) -> Tensor:
     """The layer's even output channels first, then the odd ones; its rows are reordered, which are few."""
+    return functional.linear(x, *halves(linear))
+
+
+def halves(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer for its even output channels first, then the odd ones."""
     weight, bias = (torch.cat([part[0::2], part[1::2]]) for part in (linear.weight, linear.bias))
-    return functional.linear(x, weight, bias)
+    return weight, bias
 
 
 class RotaryAttention(nn.Module):
