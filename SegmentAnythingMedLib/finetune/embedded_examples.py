@@ -16,6 +16,12 @@ SLICES = 5
 """Slices of an example."""
 LEAST_AREA = 25
 """Network pixels at `INPUT_SIZE` that the structure covers at least on its first slice."""
+GOES_ON_REFUSED = 0.6
+"""Share of structures refused because they do not end within the walk: the end is what is hardest to learn."""
+FAR_MEMORIES = 0.6
+"""Share of MEMORY examples whose first slice lies further from the others, as a key slice does at use."""
+NEAR_THE_END = 0.5
+"""Share of these that pass the structure's end."""
 _TRIES = 20
 
 
@@ -63,6 +69,9 @@ class Example:
         Slices that are really there; the rest repeats the last.
     stride
         Slices of the stack from one to the next.
+    gap
+        Slices of the stack from the first to the second; ``stride`` unless the first is a key slice further off. Then
+        the second is remembered, too, and the third is to be outlined.
     """
 
     images: np.ndarray
@@ -73,6 +82,7 @@ class Example:
     single: bool
     count: int
     stride: int
+    gap: int
 
 
 def draw_example(stack: Stack, random: np.random.Generator, size: int = INPUT_SIZE) -> Example | None:
@@ -81,22 +91,29 @@ def draw_example(stack: Stack, random: np.random.Generator, size: int = INPUT_SI
         start = Start(random.choice(len(START_SHARES), p=list(START_SHARES.values())))
         if start is Start.MEMORY and len(stack.image) == 1:
             continue
-        slices, stride = _walk(len(stack.image), random)
+        far = start is Start.MEMORY and random.random() < FAR_MEMORIES
+        slices, stride = _walk(len(stack.image), random, len(stack.image) if far else SLICES)
+        gap = stride
         masks = _follow(stack, slices, start, random)
         if masks is None:
             continue
+        if not far and slices[0] != slices[-1] and masks[-1].any() and random.random() < GOES_ON_REFUSED:
+            continue
+        if far:
+            kept = _far(masks, len(set(slices)), random)
+            masks, slices, gap = masks[kept], [slices[k] for k in kept], kept[1] * stride
         frame = _window(masks[0], stack.spacing_mm[1:], start, size, random)
         seen = frame.take(masks) >= 0.5
         if np.count_nonzero(seen[0]) < LEAST_AREA * (size / INPUT_SIZE) ** 2:
             continue
         turn = int(random.integers(8))
         images = _turned(_recolored(frame.take(stack.pixels(slices)), random), turn)
-        return _example(images, _turned(seen, turn), start, len(set(slices)), stride, random)
+        return _example(images, _turned(seen, turn), start, len(set(slices)), (stride, gap), random)
     return None
 
 
 def _example(
-    images: np.ndarray, seen: np.ndarray, start: Start, count: int, stride: int, random: np.random.Generator
+    images: np.ndarray, seen: np.ndarray, start: Start, count: int, steps: tuple[int, int], random: np.random.Generator
 ) -> Example:
     size = seen.shape[-1]
     prompt = np.zeros((3, size, size), dtype=np.float32)
@@ -111,18 +128,27 @@ def _example(
     else:
         given = prompting.wrong_mask(seen[0], random)
     pixels = np.rint(images * 255).astype(np.uint8)
-    return Example(pixels, seen.astype(np.uint8), prompt, given, start, single, count, stride)
+    return Example(pixels, seen.astype(np.uint8), prompt, given, start, single, count, *steps)
 
 
-def _walk(depth: int, random: np.random.Generator) -> tuple[list[int], int]:
-    """Indices of `SLICES` neighbouring slices in a random direction; near the stack's end the last is repeated."""
-    stride = 2 if depth > 6 and random.random() < 0.25 else 1
+def _walk(depth: int, random: np.random.Generator, length: int = SLICES) -> tuple[list[int], int]:
+    """Indices of ``length`` neighbouring slices in a random direction; near the stack's end the last is repeated."""
+    stride = 2 if depth > 6 and length == SLICES and random.random() < 0.25 else 1
     first, step = int(random.integers(depth)), int(random.choice([-1, 1]))
     ahead = (depth - 1 - first if step > 0 else first) // stride
     behind = (first if step > 0 else depth - 1 - first) // stride
     if ahead < SLICES - 1 and behind > ahead:
         step, ahead = -step, behind
-    return [first + step * stride * min(k, ahead) for k in range(SLICES)], stride
+    return [first + step * stride * min(k, ahead) for k in range(length)], stride
+
+
+def _far(masks: np.ndarray, count: int, random: np.random.Generator) -> list[int]:
+    """Places in a walk of ``count`` slices: the first, and `SLICES` - 1 neighbouring ones further on."""
+    last = int(np.flatnonzero(masks[:count].any((1, 2)))[-1])
+    near = last < count - 1 and random.random() < NEAR_THE_END
+    low = max(1, last - 2) if near else 1
+    second = int(random.integers(low, max(min(last, count - 2), low) + 1))
+    return [0, *(min(second + k, count - 1) for k in range(SLICES - 1))]
 
 
 def _follow(stack: Stack, slices: list[int], start: Start, random: np.random.Generator) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from SegmentAnythingMedLib.finetune.embedded_unroll import Batch
 from SegmentAnythingMedLib.finetune.stack import Stack, load_stacks, save_stacks
 from SegmentAnythingMedLib.models.embedded_crop import FINE_SIZE, INPUT_SIZE
 
-SOURCE_SHARES = {"synthetic": 0.62, "brain": 0.10, "sts": 0.14, "superpixel": 0.08, "nuclei": 0.03, "derm": 0.03}
+SOURCE_SHARES = {"synthetic": 0.56, "brain": 0.11, "sts": 0.18, "superpixel": 0.09, "nuclei": 0.03, "derm": 0.03}
 """How often each kind of shard is drawn from, by the first word of its file's name; of those there are."""
 COARSE_SIZE = 64
 """Network pixels of batches that teach the same at a quarter of the cost; no object is ever outlined at this size."""

@@ -23,8 +23,6 @@ ANSWER_BOXED = 0.4
 """Share of other corrections for which the box of the answer is shown as a box, as at use after some clicks."""
 TRUE_MEMORIES = 0.2
 """Share of slices remembered with the true mask in place of the network's own."""
-AHEAD = 0.08
-"""Share of steps for which a true mask further ahead is remembered, too (between two key slices)."""
 LEAST_AREA = 12
 """Network pixels of a mask that is worth remembering."""
 _DEPTHS = 10
@@ -42,6 +40,7 @@ class Batch:
     single: Tensor
     count: Tensor
     stride: Tensor
+    gap: Tensor
 
     @classmethod
     def of(cls, examples: list[Example]) -> Batch:
@@ -53,7 +52,7 @@ class Batch:
         )
         numbers = [
             torch.tensor([int(getattr(one, name)) for one in examples])
-            for name in ("start", "single", "count", "stride")
+            for name in ("start", "single", "count", "stride", "gap")
         ]
         arrays = (stacked["images"], stacked["masks"], prompt, given)
         return cls(*(torch.from_numpy(array) for array in arrays), *numbers)
@@ -89,12 +88,16 @@ class Unroll:
         self.is_first = batch.start != Start.MEMORY
         """(B,) whether no slice was passed yet."""
         remembers = ~self.is_first
-        self._slice = remembers.long()
+        far = remembers & (batch.gap > batch.stride)
+        # There the first slice is a key slice some way off, the second the newest tracked one.
+        self._slice = remembers.long() + far.long()
         self._previous = torch.where((batch.start == Start.REFINE)[:, None, None], given, empty)
         kept = torch.where(remembers[:, None, None], given, empty)
         seen = torch.where(remembers[:, None, None], self._images[:, 0], empty)
         gap = torch.where(remembers, self._stride, torch.zeros_like(self._stride))
-        self._key, self._last = (seen, kept, gap), (seen, kept, gap)
+        self._key = (seen, kept, torch.where(far, batch.gap + self._stride, gap))
+        newest = far & (self._masks[:, 1].flatten(1).sum(1) >= LEAST_AREA)
+        self._last = _replaced((seen, kept, self._key[2]), (self._images[:, 1], self._masks[:, 1], gap), newest)
         self.single = batch.single.bool()
         """(B,) whether the prompt is one positive click and nothing else."""
 
@@ -164,11 +167,6 @@ class Unroll:
         gap = self._stride
         self._last = _replaced(self._last, (image, mask, gap), where & worth, where, gap)
         self._key = _replaced(self._key, (image, mask, gap), where & worth & self.is_first, where, gap)
-        ahead = (self._slice + 2 + (self._draw() < 0.5).long()).minimum(self._count - 1)
-        there = self._masks[self._rows, ahead]
-        known = where & (ahead > self._slice + 1) & (there.flatten(1).sum(1) >= LEAST_AREA) & (self._draw() < AHEAD)
-        distance = (ahead - self._slice - 1) * self._stride
-        self._last = _replaced(self._last, (self._images[self._rows, ahead], there, distance), known)
         keep = ~where[:, None, None]
         self._region, self._positive = self._region * keep, self._positive * keep
         self._negative, self._previous = self._negative * keep, self._previous * keep

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import torch
 from scipy import ndimage, stats
 
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedNetwork
+from SegmentAnythingMedLib.finetune.embedded_weighing import Judgements, dice
 from SegmentAnythingMedLib.finetune.stack import Stack, load_stacks
 from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, SliceImage
 from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.classic import ClassicModel
 from SegmentAnythingMedLib.models.embedded import EmbeddedModel
 from SegmentAnythingMedLib.models.embedded_crop import mask_box
+from SegmentAnythingMedLib.models.embedded_opinions import MOST_CANDIDATES, Pair, TwoOpinions
 from SegmentAnythingMedLib.models.embedded_runtime import Answer
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
@@ -30,6 +34,8 @@ SYNTHETIC_STACKS = 14
 LEAST_AREA = 40
 CORRECTIONS = 5
 """Corrective clicks after a box."""
+JUDGED_STEPS = (1, 2, 4)
+"""Slices from the first one on which predicted quality is judged."""
 BEYOND = 2
 """Slices beyond a structure's ends on which presence is measured."""
 _NOTHING = SlicePrompts()
@@ -51,46 +57,47 @@ class TorchRun:
 def measure(network: EmbeddedNetwork, held_out: Path | None = None) -> dict[str, Any]:
     """Mean Dice by kind of prompt for each group of stacks, beside the trivial rules; and how quality is predicted.
 
+    Everything is gone through twice: first to fit the `Weighing`, which is one of the figures and belongs into the
+    file, then to measure with it.
+
     Returns
     -------
     dict
         ``"<group> <what> dice"``: box, box + clicks, click (first), click (best of 3), 3D from mask, 3D from box;
         ``(ellipse)`` and ``(copy)`` are the trivial rules on the same structures. ``"quality rank correlation"``
-        is Spearman's between predicted quality and true Dice, ``"quality calibration"`` two rows for the ONNX file;
-        ``"presence offset"`` is what the network's presence logits are lowered by (for the ONNX file), and
-        ``"presence right ..."`` how often they are right then where the structure is, and just beyond its ends.
+        is Spearman's between predicted quality and true Dice, ``"presence right ..."`` how often presence is right
+        where the structure is, and just beyond its ends. ``"weighing"``: fields of `Weighing`.
     """
     card = ModelCard("embedded", "in training", "embedded", "none", ("slice", "memory", "candidates"))
-    model = EmbeddedModel(card, TorchRun(network))
-    sums: defaultdict[str, list[float]] = defaultdict(list)
-    judged: list[tuple[float, float]] = []
-    presence: list[tuple[bool, float]] = []
-    for group, stack, label, key in _structures(held_out):
-        for name, value in _score(model, stack, label, key, judged, presence).items():
-            sums[f"{group} {name}"].append(value)
+    both = (EmbeddedModel(card, TorchRun(network)), ClassicModel(card))
+    structures = list(_structures(held_out))
+    _, judgements = _scores(TwoOpinions(*both), structures)
+    weighing = judgements.weighing()
+    sums, judgements = _scores(TwoOpinions(*both, weighing), structures)
     figures: dict[str, Any] = {name: round(float(np.mean(values)), 4) for name, values in sorted(sums.items())}
     figures |= {
         f"{name.split()[0]} structures": len(values) for name, values in sums.items() if name.endswith("box dice")
     }
-    predicted, dice = np.array(judged).T
-    figures["quality rank correlation"] = round(float(stats.spearmanr(predicted, dice).statistic), 4)
-    offset = figures["presence offset"] = _presence_offset(presence)
+    parts = ((judgements.joined, weighing.joined), (judgements.network, weighing.network))
+    parts += ((judgements.solver, weighing.solver),)
+    judged = [(clues @ np.array(weights), dice) for answers, weights in parts for clues, dice in answers]
+    figures["quality rank correlation"] = round(float(stats.spearmanr(*np.array(judged).T).statistic), 4)
     for name, there in (("inside", True), ("beyond", False)):
-        right = [(logit > offset) == there for true, logit in presence if true == there]
+        right = [(logit > weighing.presence_offset) == there for true, logit in judgements.presence if true == there]
         figures[f"presence right {name}"] = round(float(np.mean(right)), 4) if right else None
-    figures["quality calibration"] = _calibration(predicted, dice / (2 - dice))
+    figures["weighing"] = asdict(weighing)
     return figures
 
 
-def _presence_offset(presence: list[tuple[bool, float]]) -> float:
-    """The logit that tells slices with the structure from those beyond its ends best; a lost slice counts double."""
-    inside = np.array([logit for there, logit in presence if there])
-    beyond = np.array([logit for there, logit in presence if not there])
-    if not len(inside) or not len(beyond):
-        return 0.0
-    offsets = np.linspace(-2.0, 4.0, 61)
-    right = [2 * (inside > offset).mean() + (beyond <= offset).mean() for offset in offsets]
-    return round(float(offsets[int(np.argmax(right))]), 2)
+def _scores(
+    model: TwoOpinions, structures: list[tuple[str, Stack, int, int]]
+) -> tuple[dict[str, list[float]], Judgements]:
+    sums: defaultdict[str, list[float]] = defaultdict(list)
+    judgements = Judgements()
+    for group, stack, label, key in structures:
+        for name, value in _score(model, stack, label, key, judgements).items():
+            sums[f"{group} {name}"].append(value)
+    return sums, judgements
 
 
 def _structures(held_out: Path | None) -> Iterator[tuple[str, Stack, int, int]]:
@@ -114,57 +121,57 @@ def _held_out_synthetic() -> tuple[Stack, ...]:
     return tuple(make_stack(FIRST_HELD_OUT_SEED + n) for n in range(SYNTHETIC_STACKS))
 
 
-def _score(
-    model: EmbeddedModel,
-    stack: Stack,
-    label: int,
-    key: int,
-    judged: list[tuple[float, float]],
-    presence: list[tuple[bool, float]],
-) -> dict[str, float]:
-    """Dice of one structure by kind of prompt.
-
-    Adds (predicted quality, Dice) pairs to ``judged`` and (is there, presence logit) pairs to ``presence``.
-    """
+def _score(model: TwoOpinions, stack: Stack, label: int, key: int, judgements: Judgements) -> dict[str, float]:
+    """Dice of one structure by kind of prompt; adds to ``judgements``."""
     random = np.random.default_rng(label)
-    truth = stack.mask(label)
-    truth = _connected(truth, key)
-    spacing = stack.spacing_mm[1:]
-    images = [SliceImage(pixels[None], spacing) for pixels in stack.pixels()]
+    truth = _connected(stack.mask(label), key)
+    images = [SliceImage(pixels[None], stack.spacing_mm[1:]) for pixels in stack.pixels()]
     features = model.encode_slices(images)
     wanted = truth[key]
     box = _box(wanted, random)
-    scores = {"box dice (ellipse)": _dice(_ellipse(box, wanted.shape), wanted)}
+    scores = {"box dice (ellipse)": dice(_ellipse(box, wanted.shape), wanted)}
     prompts = SlicePrompts(box_rc=box)
-    answer = first = model.predict(features[key], prompts, Recall())
-    judged.append((float(answer.quality[0]), _dice(answer.masks[0], wanted)))
-    scores["box dice"] = _dice(answer.masks[0], wanted)
+    answer = first = _answer(model, features[key], prompts, None, wanted, judgements)
+    scores["box dice"] = dice(answer.masks[0], wanted)
     for _ in range(CORRECTIONS):
         prompts = _corrected(prompts, answer.masks[0], wanted)
-        answer = model.predict(features[key], prompts, Recall(), answer)
-    scores["box + clicks dice"] = _dice(answer.masks[0], wanted)
+        answer = _answer(model, features[key], prompts, answer, wanted, judgements)
+    scores["box + clicks dice"] = dice(answer.masks[0], wanted)
     click = SlicePrompts(np.array([_deepest(wanted)], dtype=float), np.array([True]))
-    answer = model.predict(features[key], click, Recall(), None, True)
-    found = [_dice(mask, wanted) for mask in answer.masks]
-    judged += list(zip(answer.quality.tolist(), found, strict=True))
+    opinions = model.opinions(features[key], click, multimask=True)
+    judgements.add_candidates(opinions, wanted)
+    found = [dice(mask, wanted) for mask in model.choose(opinions, MOST_CANDIDATES).masks]
     scores |= {"click (first) dice": found[0], "click (best of 3) dice": max(found)}
     if len(truth) > 1:
         copied = np.broadcast_to(wanted, truth.shape) & truth.any((1, 2))[:, None, None]
-        scores["3D from mask dice (copy)"] = _dice(copied, truth)
+        scores["3D from mask dice (copy)"] = dice(copied, truth)
         sure = Prediction(np.where(wanted, 10.0, -10.0).astype(np.float32)[None], np.ones(1))
-        scores["3D from mask dice"] = _dice(_propagated(model, features, sure, truth, key, judged, presence), truth)
-        scores["3D from box dice"] = _dice(_propagated(model, features, first, truth, key, [], []), truth)
+        scores["3D from mask dice"] = dice(_propagated(model, features, sure, truth, key, judgements), truth)
+        scores["3D from box dice"] = dice(_propagated(model, features, first, truth, key, Judgements()), truth)
     return scores
 
 
+def _answer(
+    model: TwoOpinions,
+    features: Pair,
+    prompts: SlicePrompts,
+    previous: Prediction | None,
+    truth: np.ndarray,
+    judgements: Judgements,
+) -> Prediction:
+    opinions = model.opinions(features, prompts, previous=previous)
+    answer = model.join(opinions, prompts)
+    judgements.add_joined(opinions, answer, truth)
+    return answer
+
+
 def _propagated(
-    model: EmbeddedModel,
-    features: list,
+    model: TwoOpinions,
+    features: list[Pair],
     start: Prediction,
     truth: np.ndarray,
     key: int,
-    judged: list[tuple[float, float]],
-    presence: list[tuple[bool, float]],
+    judgements: Judgements,
 ) -> np.ndarray:
     """(D, H, W) bool: the first slice's mask carried both ways over the slices that hold the structure."""
     found = np.zeros_like(truth)
@@ -178,13 +185,13 @@ def _propagated(
                 break
             newest = [Recalled(memory, abs(index - at), abs(index - at)) for at, memory in tracked[-2:]]
             recall = Recall((Recalled(prompted, 0, abs(index - key)), *newest))
-            answer = model.predict(features[index], _NOTHING, recall)
-            inside = (end - index) * step >= 0
-            presence.append((bool(truth[index].any()), answer.presence))
-            found[index] = answer.masks[0] & inside
+            opinions = model.opinions(features[index], _NOTHING, recall)
+            answer = model.join(opinions, _NOTHING)
+            judgements.add_presence(opinions, bool(truth[index].any()))
+            found[index] = answer.masks[0] & ((end - index) * step >= 0)
             tracked.append((index, model.encode_memory(features[index], answer, False)))
-            if index == key + 2 * step:
-                judged.append((float(answer.quality[0]), _dice(answer.masks[0], truth[index])))
+            if abs(index - key) in JUDGED_STEPS and truth[index].any():
+                judgements.add_joined(opinions, answer, truth[index])
     return found
 
 
@@ -224,17 +231,3 @@ def _deepest(mask: np.ndarray) -> tuple[int, int]:
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), mask.shape)
     return int(row), int(column)
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2.0 * np.count_nonzero(a & b) / total if total else 1.0
-
-
-def _calibration(predicted: np.ndarray, overlap: np.ndarray, knots: int = 6) -> list[list[float]]:
-    """Predicted against mean measured intersection over union in equally filled bins, made to rise."""
-    order = np.argsort(predicted)
-    bins = np.array_split(order, knots)
-    x = [0.0, *(float(predicted[one].mean()) for one in bins), 1.0]
-    y = np.maximum.accumulate([0.0, *(float(overlap[one].mean()) for one in bins)])
-    return [[round(value, 4) for value in x], [round(float(value), 4) for value in (*y, max(float(y[-1]), 0.98))]]

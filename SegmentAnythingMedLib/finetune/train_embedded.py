@@ -241,12 +241,7 @@ def _measure(trainer: Any, run: Run) -> dict[str, Any]:
     figures |= {"examples": trainer.examples, "seconds": trainer.seconds}
     _append(run.output, {"measured": figures} | {"examples": trainer.examples, "seconds": trainer.seconds})
     (run.output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    calibration = json.dumps(figures["quality calibration"])
-    notes = {
-        "examples": str(trainer.examples),
-        "quality_calibration": calibration,
-        "presence_offset": str(figures["presence offset"]),
-    }
+    notes = {"examples": str(trainer.examples), "weighing": json.dumps(figures["weighing"])}
     export(network.cpu(), run.output / "embedded.onnx", notes=notes)
     try:
         from SegmentAnythingMedLib.finetune.embedded_curve import draw_curve

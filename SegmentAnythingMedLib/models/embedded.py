@@ -4,7 +4,10 @@ It sees a square window round the prompt (`embedded_crop`), everything that is k
 (`embedded_channels`), and answers three candidates, how good each is, and whether the object is there. The features
 of a slice are its grey values; the network runs once per answer.
 
-Options of a card: ``threads`` (0 leaves one core free), ``memory_slots``, ``max_pointers``.
+`load` joins it with the solver without a network (`embedded_opinions`).
+
+Options of a card: ``threads`` (0 leaves one core free), ``alone`` (the network without the solver), ``memory_slots``,
+``max_pointers``.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError, PromptError
-from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage
+from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage, SliceModel
 from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.models.classic import ClassicModel
 from SegmentAnythingMedLib.models.embedded_candidates import Candidate, click_frames, distinct, whole_slice
 from SegmentAnythingMedLib.models.embedded_channels import EmbeddedMemory, luminance, network_input
 from SegmentAnythingMedLib.models.embedded_context import (
@@ -31,6 +35,7 @@ from SegmentAnythingMedLib.models.embedded_context import (
     united,
 )
 from SegmentAnythingMedLib.models.embedded_crop import FINE_SIZE, INPUT_SIZE, Frame, mask_box
+from SegmentAnythingMedLib.models.embedded_opinions import TwoOpinions, Weighing
 from SegmentAnythingMedLib.models.embedded_runtime import OnnxRun, Run
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
@@ -45,7 +50,7 @@ ZOOMS = 2
 """Times a window is enlarged at most because the mask reaches its border."""
 MEMORY_MARGIN = 1.0
 """Surroundings kept of a remembered slice, as a share of the object's longer side, on each side."""
-_OPTIONS = {"threads", "memory_slots", "max_pointers"}
+_OPTIONS = {"threads", "memory_slots", "max_pointers", "alone"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,23 +78,11 @@ class EmbeddedModel:
         Name and options.
     run
         The network.
-    calibration
-        Predicted against measured intersection over union, two rising rows.
-    presence_offset
-        What the network's presence logits are lowered by.
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        run: Run,
-        calibration: tuple[np.ndarray, np.ndarray] = ((0.0, 1.0), (0.0, 1.0)),
-        presence_offset: float = 0.0,
-    ) -> None:
+    def __init__(self, card: ModelCard, run: Run) -> None:
         self.card = card
         self._run = run
-        self._calibration = calibration
-        self._presence_offset = presence_offset
 
     def encode_slices(self, images: Sequence[SliceImage]) -> list[EmbeddedFeatures]:
         """Grey values of each slice; colour becomes luminance."""
@@ -201,16 +194,15 @@ class EmbeddedModel:
         logits = np.stack([whole_slice(one, features.shape, prompts) for one in candidates])
         first = candidates[0]
         there = bool((logits[0] > 0).any())
-        presence = first.presence - self._presence_offset if first.tracked else FAR
+        presence = first.presence if first.tracked else FAR
         presence = presence if there else min(presence, -1.0)
-        raw = 1 / (1 + np.exp(-np.array([one.quality for one in candidates])))
-        quality = np.interp(raw, *self._calibration)
+        quality = 1 / (1 + np.exp(-np.array([one.quality for one in candidates])))
         quality[[not (one > 0).any() for one in logits]] = 0.0
         return Prediction(logits, quality.astype(np.float32), float(np.clip(presence, -FAR, FAR)), prompts)
 
 
-def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> EmbeddedModel:
-    """The model with its weights; it runs on the CPU, whatever ``device`` says.
+def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> SliceModel:
+    """The model with its weights, joined with the solver; it runs on the CPU, whatever ``device`` says.
 
     Raises
     ------
@@ -226,7 +218,10 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     if weights is None:
         raise ModelUnavailableError(f"Model {card.name!r} needs its weights {card.file!r}.")
     run = OnnxRun(weights, int(settings.get("threads", 0)), card.sha256)
-    return EmbeddedModel(replace(card, options=settings), run, run.calibration, run.presence_offset)
+    network = EmbeddedModel(replace(card, options=settings), run)
+    if settings.get("alone"):
+        return network
+    return TwoOpinions(network, ClassicModel(card), Weighing.from_json(run.note("weighing")))
 
 
 def _fine(frame: Frame) -> Frame:

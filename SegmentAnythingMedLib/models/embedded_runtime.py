@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -85,17 +84,9 @@ class OnnxRun:
     def __call__(self, maps: np.ndarray) -> Answer:
         return Answer(*self._session.run(None, {"maps": np.ascontiguousarray(maps, dtype=np.float32)}))
 
-    @property
-    def calibration(self) -> tuple[np.ndarray, np.ndarray]:
-        """Predicted against measured intersection over union, two rising rows; the identity if none was stored."""
-        stored = self._session.get_modelmeta().custom_metadata_map.get("quality_calibration", "")
-        rows = json.loads(stored) if stored else [[0.0, 1.0], [0.0, 1.0]]
-        return np.array(rows[0]), np.array(rows[1])
-
-    @property
-    def presence_offset(self) -> float:
-        """What presence logits are lowered by; 0 if nothing was stored."""
-        return float(self._session.get_modelmeta().custom_metadata_map.get("presence_offset", "") or 0.0)
+    def note(self, name: str) -> str:
+        """What the file's metadata say under a name; "" if nothing."""
+        return self._session.get_modelmeta().custom_metadata_map.get(name, "")
 
 
 def thread_count() -> int:

@@ -34,7 +34,7 @@ def square(size=64, low=20, high=44):
     return mask
 
 
-def an_example(start=Start.BOX, count=SLICES, single=False):
+def an_example(start=Start.BOX, count=SLICES, single=False, gap=1):
     masks = np.repeat(square()[None], SLICES, 0).astype(np.uint8)
     prompt = np.zeros((3, 64, 64), np.float32)
     if start is Start.BOX:
@@ -42,7 +42,7 @@ def an_example(start=Start.BOX, count=SLICES, single=False):
     if start is Start.CLICK:
         prompt[1] = click_map(np.array([[32, 32]]), 64)
     given = square().astype(np.float32) if start in (Start.MEMORY, Start.REFINE) else np.zeros((64, 64), np.float32)
-    return Example(masks * 200, masks, prompt, given, start, single, count, 1)
+    return Example(masks * 200, masks, prompt, given, start, single, count, 1, gap)
 
 
 def perfect(unroll):
@@ -109,6 +109,23 @@ def test_inside_a_box_the_answer_is_not_shown_as_at_use(monkeypatch: pytest.Monk
     unroll.advance(missing)
     maps = dict(zip(CHANNELS, unroll.maps()[0].numpy(), strict=True))
     assert maps["positive"].max() > 0.9 and maps["previous"].max() == 0
+
+
+def test_a_key_slice_may_lie_far_off():
+    seen = set()
+    for seed in range(80):
+        example = draw_example(a_stack(depth=12, last=9), np.random.default_rng(seed), 64)
+        if example.start is Start.MEMORY and example.gap > example.stride:
+            assert example.masks[0].any() and example.masks[1].any()
+            seen.add((example.gap, bool(example.masks[-1].any())))
+    assert len({gap for gap, _ in seen}) > 3 and len({there for _, there in seen}) == 2
+
+    unroll = Unroll(Batch.of([an_example(Start.MEMORY, gap=4)]))
+    maps = dict(zip(CHANNELS, unroll.maps()[0].numpy(), strict=True))
+    assert maps["key_gap"].max() == 5 / 8 and maps["last_gap"].max() == 1 / 8
+    unroll.advance(perfect(unroll))
+    maps = dict(zip(CHANNELS, unroll.maps()[0].numpy(), strict=True))
+    assert maps["key_gap"].max() == 6 / 8 and maps["last_gap"].max() == 1 / 8
 
 
 def test_a_right_answer_is_remembered_on_the_next_slice():

@@ -16,8 +16,9 @@ from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedConfig, Embe
 from SegmentAnythingMedLib.finetune.embedded_pool import StackPool, draw_batch  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_trainer import Trainer, TrainingSettings  # noqa: E402
 from SegmentAnythingMedLib.finetune.embedded_unroll import _boxes  # noqa: E402
-from SegmentAnythingMedLib.finetune.embedded_validation import _presence_offset  # noqa: E402
+from SegmentAnythingMedLib.finetune.embedded_weighing import Judgements, presence_offset  # noqa: E402
 from SegmentAnythingMedLib.finetune.stack import Stack, save_stacks  # noqa: E402
+from SegmentAnythingMedLib.models.embedded_opinions import Weighing  # noqa: E402
 
 TINY = EmbeddedConfig((8, 12, 16, 16, 16), (0, 1, 1, 1, 1), (1, 1, 1, 1))
 
@@ -198,5 +199,16 @@ def test_the_box_of_an_answer_is_the_smallest_round_it() -> None:
 
 def test_the_presence_offset_lies_between_slices_with_and_without_the_structure() -> None:
     pairs = [(True, 3.0), (True, 2.5), (True, 4.0), (False, 0.5), (False, 1.0), (False, -1.0)]
-    assert 1.0 <= _presence_offset(pairs) < 2.5
-    assert _presence_offset([(True, 1.0)]) == 0.0
+    assert 1.0 <= presence_offset(pairs) < 2.5
+    assert presence_offset([(True, 1.0)]) == 0.0
+
+
+def test_a_weighing_is_fitted_to_what_was_judged() -> None:
+    random, judgements = np.random.default_rng(0), Judgements()
+    for _ in range(400):
+        clue = np.append(1.0, random.normal(size=4))
+        overlap = 1 / (1 + np.exp(-(0.3 + 1.5 * clue[2])))
+        judgements.joined.append((clue, 2 * overlap / (1 + overlap)))
+    fitted = judgements.weighing()
+    assert fitted.joined == pytest.approx((0.3, 0.0, 1.5, 0.0, 0.0), abs=0.1)
+    assert fitted.network == Weighing().network, "nothing was judged"

@@ -14,6 +14,7 @@ from SegmentAnythingMedLib.models.embedded_candidates import Candidate, click_fr
 from SegmentAnythingMedLib.models.embedded_channels import CHANNELS, EmbeddedMemory, gap_value, luminance, network_input
 from SegmentAnythingMedLib.models.embedded_context import chosen_memories, refined
 from SegmentAnythingMedLib.models.embedded_crop import OUTSIDE, Frame
+from SegmentAnythingMedLib.models.embedded_opinions import Weighing
 from SegmentAnythingMedLib.models.embedded_runtime import MOST_THREADS, Answer, thread_count
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt, SlicePrompts
 from SegmentAnythingMedLib.session import VolumeSession
@@ -332,7 +333,7 @@ def a_network_file(tmp_path_factory):
 
     torch.manual_seed(0)
     network = EmbeddedNetwork(EmbeddedConfig((8, 8, 8, 8, 8), (0, 1, 1, 1, 1), (1, 1, 1, 1)))
-    notes = {"quality_calibration": "[[0.0, 1.0], [0.25, 0.75]]"}
+    notes = {"weighing": Weighing((0.0, 0.0, 0.0, 0.0, 0.0)).to_json()}
     return export(network, tmp_path_factory.mktemp("weights") / "tiny.onnx", notes=notes)
 
 
@@ -351,11 +352,12 @@ def test_a_session_outlines_and_propagates_with_a_network_file(a_network_file):
     assert session.labelmap(1).shape == (5, 40, 50)
 
 
-def test_predicted_quality_is_calibrated_by_the_file(a_network_file):
+def test_predicted_quality_is_weighed_as_the_file_says(a_network_file):
     model = embedded.load(CARD, a_network_file, threads=1)
-    features = features_of(model, disc(), 0.3)
-    prediction = model.predict(features, SlicePrompts(box_rc=box_of(disc())))
-    assert 0.25 <= prediction.quality[0] <= 0.75 or not prediction.masks.any()
+    features, prompts = features_of(model, disc(), 0.3), SlicePrompts(box_rc=box_of(disc()))
+    assert model.predict(features, prompts).quality[0] == 0.5
+    alone = embedded.load(CARD, a_network_file, threads=1, alone=True)
+    assert alone.predict(features_of(alone, disc(), 0.3), prompts).quality[0] != 0.5
 
 
 def test_wrong_files_and_options_are_named(a_network_file, tmp_path):

@@ -1,0 +1,240 @@
+"""A network and the solver without a network (`classic`) asked side by side, and their answers joined.
+
+They err in different places: one knows shapes, the other measures grey values. The mean of their log-odds is at least
+as good as the better of the two on nearly every kind of held-out structure and prompt, and how far they agree says
+how good an answer is (docs/embedded-model.md has the figures).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+from scipy.special import expit
+
+from SegmentAnythingMedLib.errors import ModelFileError
+from SegmentAnythingMedLib.models.base import Prediction, Recall, Sized, SliceImage, SliceModel
+from SegmentAnythingMedLib.models.card import ModelCard
+from SegmentAnythingMedLib.prompts import SlicePrompts
+
+FAR = 10.0
+"""Log-odds of what is certain."""
+MOST_CANDIDATES = 3
+_ALIKE = 0.89
+"""Dice from which on two candidates are the same (0.8 in intersection over union)."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How good an answer is, from what both say: coefficients of logistic regressions of the intersection over union.
+
+    Fitted on held-out structures by `SegmentAnythingMedLib.finetune.embedded_weighing` and stored with the weights.
+
+    Parameters
+    ----------
+    joined
+        (5,) of `joined_clues`.
+    network, solver
+        (6,) of `candidate_clues`, for a candidate of one of them.
+    presence_offset
+        What the mean of both presence logits is lowered by.
+    """
+
+    joined: tuple[float, ...] = (-1.5, 0.35, 0.35, 1.0, 0.35)
+    network: tuple[float, ...] = (-0.5, 0.5, 0.0, 0.5, 0.0, 0.3)
+    solver: tuple[float, ...] = (-0.5, 0.0, 0.5, 0.5, 0.3, 0.0)
+    presence_offset: float = 0.0
+
+    @classmethod
+    def from_json(cls, text: str) -> Weighing:
+        """As written by `to_json`; the defaults for an empty text. A `ModelFileError` if it is something else."""
+        if not text:
+            return cls()
+        try:
+            stored = json.loads(text)
+            rows = {name: tuple(map(float, stored[name])) for name in ("joined", "network", "solver")}
+            found = cls(**rows, presence_offset=float(stored["presence_offset"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelFileError(f"The weights' notes on quality cannot be read ({error}): get them again.") from error
+        if any(len(row) != len(getattr(cls, name)) or not np.isfinite(row).all() for name, row in rows.items()):
+            raise ModelFileError("The weights' notes on quality do not fit this version: get them again.")
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What both keep of a slice."""
+
+    network: Sized
+    solver: Sized
+
+    @property
+    def nbytes(self) -> int:
+        return self.network.nbytes + self.solver.nbytes
+
+
+class TwoOpinions:
+    """Implements `SliceModel`.
+
+    Parameters
+    ----------
+    network, solver
+        The two.
+    weighing
+        How good answers are.
+    """
+
+    def __init__(self, network: SliceModel, solver: SliceModel, weighing: Weighing = Weighing()) -> None:
+        self._network, self._solver, self._weighing = network, solver, weighing
+
+    @property
+    def card(self) -> ModelCard:
+        return self._network.card
+
+    def encode_slices(self, images: Sequence[SliceImage]) -> list[Pair]:
+        """What both see of each slice."""
+        both = (one.encode_slices(images) for one in (self._network, self._solver))
+        return [Pair(*pair) for pair in zip(*both, strict=True)]
+
+    def predict(
+        self,
+        features: Pair,
+        prompts: SlicePrompts,
+        recall: Recall = Recall(),  # noqa: B008 (a frozen value)
+        previous: Prediction | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """See `SliceModel.predict`. Without prompts and memories the answer is empty and absent."""
+        return self.track_step(features, prompts, recall, previous=previous, multimask=multimask)
+
+    def track_step(
+        self,
+        features: Pair,
+        prompts: SlicePrompts,
+        memories: Recall,
+        previous: Prediction | None = None,
+        multimask: bool = False,
+    ) -> Prediction:
+        """The pure function under `predict`: for a single click the best candidates of both, else both joined."""
+        opinions = self.opinions(features, prompts, memories, previous, multimask)
+        if prompts.mask is None and prompts.is_single_click and memories.is_empty and previous is None:
+            return self.choose(opinions, MOST_CANDIDATES if multimask else 1)
+        return self.join(opinions, prompts)
+
+    def opinions(
+        self,
+        features: Pair,
+        prompts: SlicePrompts,
+        memories: Recall = Recall(),  # noqa: B008 (a frozen value)
+        previous: Prediction | None = None,
+        multimask: bool = False,
+    ) -> tuple[Prediction, Prediction]:
+        """What the network and the solver say, see `track_step`."""
+        network = self._network.predict(features.network, prompts, _part(memories, "network"), previous, multimask)
+        if prompts.mask is not None:
+            return network, network
+        solver = self._solver.predict(features.solver, prompts, _part(memories, "solver"), previous, multimask)
+        return network, solver
+
+    def choose(self, opinions: tuple[Prediction, Prediction], count: int) -> Prediction:
+        """The best ``count`` candidates of both that differ, best first."""
+        network, solver = opinions
+        clues = candidate_clues(network, solver)
+        quality = np.concatenate([clues[0] @ self._weighing.network, clues[1] @ self._weighing.solver])
+        logits, masks = np.concatenate([network.logits, solver.logits]), np.concatenate([network.masks, solver.masks])
+        quality = np.where(masks.any((1, 2)), expit(quality), 0.0)
+        kept: list[int] = []
+        for row in np.argsort(-quality, kind="stable"):
+            if len(kept) == count or (kept and not masks[row].any()):
+                break
+            if all(_dice(masks[row], masks[other]) < _ALIKE for other in kept):
+                kept.append(int(row))
+        presence = FAR if masks[kept[0]].any() else -FAR
+        return Prediction(logits[kept], quality[kept].astype(np.float32), presence, network.state)
+
+    def join(self, opinions: tuple[Prediction, Prediction], prompts: SlicePrompts) -> Prediction:
+        """The mean of both first answers; where the user said something, an empty answer does not count."""
+        network, solver = opinions
+        if prompts.mask is not None:
+            return network
+        seen = [bool(one.masks[0].any()) for one in opinions]
+        if not prompts.is_empty and sum(seen) == 1:
+            found = opinions[seen.index(True)]
+            return replace(found, logits=found.logits[:1], quality=found.quality[:1], order=())
+        logits = (network.logits[:1] + solver.logits[:1]) / 2
+        there = bool((logits > 0).any())
+        presence = joined_presence(network, solver) - self._weighing.presence_offset if prompts.is_empty else FAR
+        presence = presence if there else min(presence, -1.0)
+        quality = joined_clues(network, solver, logits[0]) @ self._weighing.joined if there else -np.inf
+        return Prediction(logits, np.array([expit(quality)], np.float32), presence, prompts)
+
+    def encode_memory(self, features: Pair, prediction: Prediction, prompted: bool) -> Pair:
+        """What both remember of a slice."""
+        return Pair(
+            self._network.encode_memory(features.network, prediction, prompted),
+            self._solver.encode_memory(features.solver, prediction, prompted),
+        )
+
+    def similarity(self, a: Pair, b: Pair) -> float:
+        """The network's, -1 to 1."""
+        return self._network.similarity(a.network, b.network)
+
+
+def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) -> np.ndarray:
+    """(5,) one, logits of both predicted qualities, Dice of both masks, and the sharpness of the joined mask's border.
+
+    ``logits`` are the joined (rows, columns); sharpness is the logit of the mask's overlap with its own probability.
+    """
+    mine, other = network.masks[0], solver.masks[0]
+    mask, inside = logits > 0, logits > -FAR / 2
+    probability = expit(logits[inside])
+    kept = np.where(mask[inside], probability, 0.0).sum()
+    sharpness = kept / max(mask.sum() + probability.sum() - kept, 1e-6)
+    return np.array([1.0, _odds(network.quality[0]), _odds(solver.quality[0]), _dice(mine, other), _odds(sharpness)])
+
+
+def joined_presence(network: Prediction, solver: Prediction) -> float:
+    """The mean of both presence logits."""
+    return float(np.clip(network.presence, -FAR, FAR) + np.clip(solver.presence, -FAR, FAR)) / 2
+
+
+def candidate_clues(network: Prediction, solver: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    """(M, 6) and (N, 6) clues of M candidates of the network and N of the solver.
+
+    One, the logits of its own quality and of the quality of that candidate of the other that speaks for it most
+    (network first), their Dice, and both qualities times the Dice.
+    """
+    mine, other = _odds(network.quality), _odds(solver.quality)
+    overlaps = np.array([[_dice(one, two) for two in solver.masks] for one in network.masks])
+    friends = (overlaps * solver.quality).argmax(1)
+    fans = (overlaps * network.quality[:, None]).argmax(0)
+    of_network = _clues(mine, other[friends], overlaps[np.arange(len(mine)), friends])
+    return of_network, _clues(mine[fans], other, overlaps[fans, np.arange(len(other))])
+
+
+def _clues(mine: np.ndarray, other: np.ndarray, overlap: np.ndarray) -> np.ndarray:
+    return np.stack([np.ones(len(mine)), mine, other, overlap, mine * overlap, other * overlap], 1)
+
+
+def _part(recall: Recall, name: str) -> Recall:
+    """What one of both remembers."""
+    memories, pointers = (
+        tuple(replace(one, memory=getattr(one.memory, name)) for one in several)
+        for several in (recall.memories, recall.pointers)
+    )
+    return Recall(memories, pointers, recall.pointer_span)
+
+
+def _odds(quality: float | np.ndarray) -> np.ndarray:
+    quality = np.clip(np.asarray(quality, dtype=np.float64), 0.01, 0.99)
+    return np.log(quality / (1 - quality))
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / total if total else 1.0
