@@ -141,6 +141,24 @@ def test_a_refined_answer_is_shown_to_both():
     assert second.masks[0][20, 20]
 
 
+def test_a_first_answer_that_was_too_small_is_left_behind():
+    small, large = square(19, 23), square(8, 34)
+
+    class HoldsOn(Says):
+        def predict(self, features, prompts, recall=Recall(), previous=None, multimask=False):  # noqa: B008
+            return one(small if previous is not None else large, sure=2.0 if previous is not None else 9.0)
+
+    model = TwoOpinions(HoldsOn(None), HoldsOn(None))
+    features = model.encode_slices([SliceImage(np.zeros((1, *SHAPE), np.float32), (1.0, 1.0))])[0]
+    clicks = SlicePrompts(np.array([[20.0, 20.0], [10.0, 10.0]]), np.array([True, True]))
+    assert (model.predict(features, clicks, previous=one(small)).masks[0] == large).all()
+    memory = Recall((Recalled(Pair(Memory(), Memory()), 0, 1),))
+    tracked = model.predict(features, clicks, memory, one(small))
+    assert (tracked.masks[0] == small).all(), "clicks on a tracked slice correct; they do not describe the object"
+    boxed = SlicePrompts(clicks.points_rc, clicks.positive, (5.0, 5.0, 35.0, 35.0))
+    assert (model.predict(features, boxed, previous=one(small)).masks[0] == small).all()
+
+
 def test_a_weighing_survives_its_text_and_a_damaged_one_is_named():
     weighing = Weighing((1.0, 2.0, 3.0, 4.0, 5.0), presence_offset=0.5)
     assert Weighing.from_json(weighing.to_json()) == weighing
