@@ -54,7 +54,8 @@ Trained by this project from nothing on the data below, {examples:,} examples, {
 No patient of the project's development data was trained on.
 
 ## Figures on held-out structures (Dice, mean; the extent is given for 3D)
-Of the model as it is used: the network joined with the solver `classic`, whose weighing is fitted on the same structures.
+Of the model as it is used: the network joined with the solver `classic`; their weighing is fitted on the same
+structures.
 
 {table}
 
