@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="folder of the development data (default: SEGMENT_ANYTHING_MED_DATA)")
     parser.add_argument("--output", type=Path, default=Path("out/bench"))
     parser.add_argument("--model", help="default: classic (embedded: embedded)")
-    parser.add_argument("--weights", type=Path, help="the model's weights, its card beside it (embedded)")
+    parser.add_argument("--weights", type=Path, help="embedded: with its card beside; speed-dice: to go on training")
     parser.add_argument("--datasets", nargs="*", default=[], help="only these datasets")
     parser.add_argument("--limit", type=int, help="only the first N structures of each dataset")
     parser.add_argument("--cases", nargs="*", default=[], help="only these (mrml: titles, families: models)")
@@ -52,10 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fresh", action="store_true", help="forget the rows of an earlier run (accuracy, embedded)")
     parser.add_argument("--networks", nargs="+", default=["tiny", "edgetam"], help="what is compared (speed)")
     parser.add_argument("--side", type=int, default=512, help="pixels of the network's input (speed)")
-    parser.add_argument("--slices", type=int, default=16, help="of a propagation (speed)")
+    parser.add_argument("--slices", type=int, default=16, help="of a propagation, 10 or more (speed)")
     parser.add_argument("--rounds", type=int, default=3, help="by turns (speed)")
     parser.add_argument("--threads", type=int, default=1, help="of every runtime (speed)")
-    parser.add_argument("--backends", nargs="+", default=["torch"], help="ways to run our networks (speed)")
+    parser.add_argument("--backends", nargs="+", default=["torch", "openvino"], help="ways to run our networks (speed)")
+    parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto (speed-session)")
+    parser.add_argument("--minutes", type=float, default=12, help="of training (speed-dice)")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of everyone (speed)")
     parser.add_argument("--regenerate", action="store_true", help="write the list anew (structures)")
     return parser
 
@@ -130,16 +133,47 @@ def _embedded(options: argparse.Namespace) -> list[Line]:
 
 
 def _speed(options: argparse.Namespace) -> list[Line]:
-    from SegmentAnythingMedLib.benchmark import speed
+    from SegmentAnythingMedLib.benchmark import speed, speed_picture
     from SegmentAnythingMedLib.benchmark.speed_contenders import Task
 
-    runs = [
-        speed.run_speed(Task(model, options.side, options.slices), options.rounds, options.threads, options.backends)
-        for model in options.networks
-    ]
+    how = options.rounds, options.threads, options.backends, options.precisions
+    runs = [speed.run_speed(Task(model, options.side, options.slices), *how) for model in options.networks]
     facts = {"command": _command("speed", options), **_facts()}
+    speed_picture.draw_speed(runs, options.output / "speed.png", f"Propagation, {facts['processor']}, {facts['date']}")
     _write(options.output, "speed", {**facts, "runs": [run.as_json() for run in runs]}, speed.markdown(runs, facts))
     return [line for run in runs for line in speed.acceptance(run)]
+
+
+def _speed_session(options: argparse.Namespace) -> list[Line]:
+    from SegmentAnythingMedLib.benchmark import speed_session
+
+    lines = []
+    for model in options.networks:
+        found = speed_session.run_session(model, options.side, options.precision, options.output / "speed-weights")
+        facts = {"command": _command("speed-session", options), **_facts()}
+        name = f"speed-session-{model}"
+        _write(options.output, name, {**facts, **found}, speed_session.markdown(found, facts))
+        lines += speed_session.acceptance(found)
+    return lines
+
+
+def _speed_dice(options: argparse.Namespace) -> list[Line]:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from SegmentAnythingMedLib.benchmark import small_sam2, speed_dice
+
+    torch.set_num_threads(options.threads)
+    patient, network = small_sam2.Patient.made(), small_sam2.new_network()
+    if options.weights is not None:  # of an earlier run, to go on from
+        network.load_state_dict(load_file(options.weights))
+    small_sam2.train(network, patient, options.minutes, tell=lambda text: print(text, flush=True))
+    options.output.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), options.output / "speed-dice.safetensors")
+    found = speed_dice.run_dice(network, patient)
+    facts = {"command": _command("speed-dice", options), "training": f"{options.minutes:g} min", **_facts()}
+    _write(options.output, "speed-dice", {**facts, "ways": found}, speed_dice.markdown(found, facts))
+    return speed_dice.acceptance(found)
 
 
 def _families(options: argparse.Namespace) -> list[Line]:
@@ -172,6 +206,8 @@ _RUNS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "mrml": _mrml,
     "embedded": _embedded,
     "speed": _speed,
+    "speed-session": _speed_session,
+    "speed-dice": _speed_dice,
     "families": _families,
     "structures": _structures,
 }
@@ -193,16 +229,23 @@ def _chosen(options: argparse.Namespace) -> list:
 
 def _command(run: str, options: argparse.Namespace) -> str:
     """What was asked for, without paths of this machine."""
-    needs_data = run not in ("latency", "mrml", "speed")
+    speed = run.startswith("speed")
+    needs_data = run not in ("latency", "mrml") and not speed
     parts = [f"python -m SegmentAnythingMedLib.benchmark {run}", "--data DATA" * needs_data]
-    parts += [f"--model {options.model}"] * (run not in ("cost", "speed"))
+    parts += [f"--model {options.model}"] * (run != "cost" and not speed)
     parts += ["--weights FILE"] if run == "embedded" and options.weights else []
     if run in ("accuracy", "embedded"):
         parts += [f"--jobs {options.jobs}", *([f"--datasets {' '.join(options.datasets)}"] if options.datasets else [])]
         parts += [f"--limit {options.limit}"] if options.limit else []
     if run == "speed":
         parts += [f"--networks {' '.join(options.networks)} --backends {' '.join(options.backends)}"]
+        parts += [f"--precisions {' '.join(options.precisions)}"]
         parts += [f"--{name} {getattr(options, name)}" for name in ("side", "slices", "rounds", "threads")]
+    if run == "speed-session":
+        parts += [f"--networks {' '.join(options.networks)} --side {options.side} --precision {options.precision}"]
+    if run == "speed-dice":
+        parts += ["--weights FILE"] * (options.weights is not None)
+        parts += [f"--minutes {options.minutes:g} --threads {options.threads}"]
     return "`" + " ".join(part for part in parts if part) + "`"
 
 

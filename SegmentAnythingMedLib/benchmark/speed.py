@@ -9,17 +9,16 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from SegmentAnythingMedLib.benchmark.machine import load_average, processor
 from SegmentAnythingMedLib.benchmark.report import Line
-from SegmentAnythingMedLib.benchmark.speed_contenders import SliceTimes, Task, contenders, ours_in
+from SegmentAnythingMedLib.benchmark.speed_contenders import PRECISIONS, Ours, SliceTimes, Task, contenders, ours_in
 
 MUST: dict[str, dict[str, float]] = {
     "tiny": {"bf16": 3.5, "fp32": 2.0, "second": 9.0, "three": 1.6, "floor": 0.70},
@@ -54,8 +53,8 @@ class SpeedRun:
         By contender and part.
     peaks
         GFLOP/s of matrix products in fp32 and bf16, measured between the rounds; the best.
-    gflop
-        Operations of one tracked slice of ours, encoder included.
+    gflops
+        Operations of one tracked slice of ours by stage, in 10^9.
     difference
         Largest fp32 difference to the reference as a part of its largest logit, None if not compared.
     facts
@@ -65,14 +64,25 @@ class SpeedRun:
     task: Task
     rows: tuple[SpeedRow, ...]
     peaks: dict[str, float]
-    gflop: float
+    gflops: dict[str, float]
     difference: float | None
     facts: dict[str, Any]
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Seconds of computing of each stage of ours, by contender."""
+
+    @property
+    def gflop(self) -> float:
+        """Operations of all stages."""
+        return sum(self.gflops.values())
 
     def seconds(self, name: str, part: str = "first", clock: bool = False) -> float | None:
         """Seconds per slice of a contender, or None if it was not there."""
         found = [row for row in self.rows if (row.name, row.part) == (name, part)]
         return None if not found else (found[0].wall if clock else found[0].computing)
+
+    def share(self, name: str, precision: str) -> float:
+        """Which part of the floor a contender reaches: operations by the peak, as a part of its seconds."""
+        return self.gflop / self.peaks[precision] / self.seconds(name)
 
     @property
     def reference(self) -> str:
@@ -81,11 +91,17 @@ class SpeedRun:
 
     def as_json(self) -> dict[str, Any]:
         task = {"model": self.task.model, "side": self.task.side, "slices": self.task.count}
-        return {**task, "rows": [asdict(row) for row in self.rows], "peaks": self.peaks, "gflop": self.gflop,
-                "difference": self.difference, **self.facts}  # fmt: skip
+        found = {"rows": [asdict(row) for row in self.rows], "peaks": self.peaks, "gflops": self.gflops}
+        return task | found | {"stages": self.stages, "difference": self.difference} | self.facts
 
 
-def run_speed(task: Task, rounds: int, threads: int, backends: Sequence[str] = ("torch",)) -> SpeedRun:
+def run_speed(
+    task: Task,
+    rounds: int,
+    threads: int,
+    backends: Sequence[str] = ("torch",),
+    precisions: Sequence[str] = ("fp32", "bf16"),
+) -> SpeedRun:
     """Everyone by turns, ``rounds`` times.
 
     Parameters
@@ -98,16 +114,18 @@ def run_speed(task: Task, rounds: int, threads: int, backends: Sequence[str] = (
         Of torch, and of every other runtime.
     backends
         Ways to run our networks, of `speed_contenders.BACKENDS`.
+    precisions
+        Of everyone; fp32 alone where bf16 would take minutes.
     """
     torch.set_num_threads(threads)
     started, load = time.perf_counter(), load_average()
-    everyone = contenders(task, backends)
+    everyone = contenders(task, backends, precisions)
     seconds: defaultdict[tuple[str, str], list[SliceTimes]] = defaultdict(list)
-    peaks = {"fp32": 0.0, "bf16": 0.0}
+    peaks = dict.fromkeys(precisions, 0.0)
     for one in everyone:
         one.warm_up()
     for _ in range(rounds):
-        peaks = {name: max(peaks[name], value) for name, value in matmul_peaks().items()}
+        peaks = {name: max(peaks[name], value) for name, value in matmul_peaks(precisions).items()}
         for one in everyone:
             for part, times in one.run().items():
                 seconds[one.name, part].append(times.settled)
@@ -115,14 +133,18 @@ def run_speed(task: Task, rounds: int, threads: int, backends: Sequence[str] = (
         SpeedRow(task.model, task.side, name, part, _median(found, "wall"), _median(found, "computing"), rounds)
         for (name, part), found in seconds.items()
     ]
+    stages = {one.name: one.stages for one in everyone if isinstance(one, Ours)}
     facts = {"processor": processor(), "threads": threads, "torch": torch.__version__, "load average before": load,
              "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
-    return SpeedRun(task, tuple(rows), peaks, operations(task), difference_to_reference(task), facts)
+    gflops = ours_in(task, "torch", "fp32").operations()
+    return SpeedRun(task, tuple(rows), peaks, gflops, difference_to_reference(task), facts, stages)
 
 
-def matmul_peaks(size: int = 1536, seconds: float = 0.4) -> dict[str, float]:
-    """Best GFLOP/s of torch's square matrix products in fp32 and bf16."""
-    return {name: _peak(size, seconds, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+def matmul_peaks(
+    precisions: Sequence[str] = ("fp32", "bf16"), size: int = 1536, seconds: float = 0.4
+) -> dict[str, float]:
+    """Best GFLOP/s of torch's square matrix products."""
+    return {name: _peak(size, seconds, PRECISIONS[name]) for name in precisions}
 
 
 def _peak(size: int, seconds: float, dtype: torch.dtype) -> float:
@@ -136,24 +158,12 @@ def _peak(size: int, seconds: float, dtype: torch.dtype) -> float:
     return best
 
 
-def operations(task: Task) -> float:
-    """GFLOP of one tracked slice with a full memory, encoder included, counted while our network computes it."""
-    ours = ours_in(task, "torch", "fp32")
-    slices = ours.tracked_slices()
-    for _ in range(min(task.count - 3, 8)):
-        next(slices)
-    with FlopCounterMode(display=False) as counter:
-        next(slices)
-    return counter.get_total_flops() / 1e9
-
-
 def difference_to_reference(task: Task, slices: int = 4) -> float:
     """Largest difference of our fp32 logits to the reference's on a short run, as a part of its largest logit."""
     short = task.shortened(slices)
     ours = ours_in(short, "torch", "fp32").logits()
-    found = short.transformers_slices() if task.model == "edgetam" else short.sam2_slices()
     worst = 0.0
-    for index, logits in found:
+    for index, logits in short.published_slices():
         wanted = torch.nn.functional.interpolate(logits.float(), (task.side, task.side), mode="bilinear")[0, 0].numpy()
         worst = max(worst, float(np.abs(ours[index] - wanted).max() / np.abs(wanted).max()))
     return worst
@@ -164,25 +174,28 @@ def acceptance(run: SpeedRun) -> list[Line]:
     must, who = MUST.get(run.task.model), run.reference
     if must is None or run.task.side != 512:
         return []
-    best = {precision: _fastest(run, precision) for precision in ("fp32", "bf16")}
-    slow = run.seconds(f"{who} fp32")
-    title = f"{run.task.model} at {run.task.side} px"
-    lines = []
-    for precision in ("bf16", "fp32"):
-        name = best[precision]
-        ratio = slow / run.seconds(name)
-        text = f"{title}: {name} {must[precision]}x as fast as {who} fp32"
-        lines.append(Line(text, ratio >= must[precision], f"{ratio:.2f}x"))
-    again = slow / run.seconds(best["bf16"], "second")
-    text = f"{title}: second propagation {must['second']}x as fast as {who} fp32 again"
-    lines.append(Line(text, again >= must["second"], f"{again:.1f}x"))
-    three = _three(run, best["bf16"])
-    lines.append(Line(f"{title}: three objects at most {must['three']}x one", three <= must["three"], f"{three:.2f}x"))
-    share = run.gflop / run.peaks["bf16"] / run.seconds(best["bf16"])
-    lines.append(Line(f"{title}: {must['floor']:.0%} of the bf16 floor", share >= must["floor"], f"{share:.0%}"))
+    slow, title, lines = run.seconds(f"{who} fp32"), f"{run.task.model} at {run.task.side} px", []
+    for precision in reversed(run.peaks):
+        name = _fastest(run, precision)
+        lines += _lines_of(run, name, precision, slow / run.seconds(name), must, f"{title}: {name}")
+    if "bf16" in run.peaks:
+        best = _fastest(run, "bf16")
+        again = slow / run.seconds(best, "second")
+        text = f"{title}: second propagation {must['second']}x as fast as {who} fp32 again"
+        lines.append(Line(text, again >= must["second"], f"{again:.1f}x"))
+        three, text = _three(run, best), f"{title}: three objects at most {must['three']}x one"
+        lines.append(Line(text, three <= must["three"], f"{three:.2f}x"))
     if run.difference is not None:
         lines.append(Line(f"{title}: fp32 equal to {EQUAL}", run.difference <= EQUAL, f"{run.difference:.1e}"))
     return lines
+
+
+def _lines_of(run: SpeedRun, name: str, precision: str, ratio: float, must: dict[str, float], title: str) -> list[Line]:
+    share = run.share(name, precision)
+    return [
+        Line(f"{title} {must[precision]}x as fast as {run.reference} fp32", ratio >= must[precision], f"{ratio:.2f}x"),
+        Line(f"{title} {must['floor']:.0%} of the floor", share >= must["floor"], f"{share:.0%}"),
+    ]
 
 
 def markdown(runs: Sequence[SpeedRun], facts: dict[str, Any]) -> str:
@@ -197,14 +210,28 @@ def markdown(runs: Sequence[SpeedRun], facts: dict[str, Any]) -> str:
         slow = run.seconds(f"{run.reference} fp32")
         parts += [
             "",
-            f"| | | computing ms a slice | by the clock | {run.reference} fp32 takes |",
-            "|---|---|---|---|---|",
+            f"| | | computing ms a slice | by the clock | {run.reference} fp32 takes | of the floor |",
+            "|---|---|---|---|---|---|",
         ]
         for row in run.rows:
             ratio = f"{slow / row.computing:.2f}x" if slow else "-"
-            parts.append(f"| {row.name} | {row.part} | {1e3 * row.computing:.0f} | {1e3 * row.wall:.0f} | {ratio} |")
-        parts.append("")
+            share = f"{run.share(row.name, row.name[-4:]):.0%}" if row.part == "first" else ""
+            milliseconds = f"{1e3 * row.computing:.0f} | {1e3 * row.wall:.0f}"
+            parts.append(f"| {row.name} | {row.part} | {milliseconds} | {ratio} | {share} |")
+        parts += ["", *_stage_table(run), ""]
     return "\n".join(parts)
+
+
+def _stage_table(run: SpeedRun) -> list[str]:
+    """Computing of each stage of ours, and which part of the peak it reaches."""
+    names = list(run.gflops)
+    lines = [f"| first propagation, ms and part of the peak | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines.append(f"| GFLOP | {' | '.join(f'{value:.1f}' for value in run.gflops.values())} |")
+    for name, stages in run.stages.items():
+        peak = run.peaks[name[-4:]]
+        cells = [f"{1e3 * stages[one]:.0f} ({run.gflops[one] / peak / stages[one]:.0%})" for one in names]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
 
 
 def _fastest(run: SpeedRun, precision: str) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import islice
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from SegmentAnythingMedLib.benchmark import reference_edgetam, reference_sam2
 from SegmentAnythingMedLib.benchmark.reference_sam2 import Prompt
@@ -35,7 +39,7 @@ SETTLED = 7
 """Slices until the memory is full: times are taken after them."""
 _CACHE_BYTES = 4 << 30
 _PLANE = Plane(2)
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,14 @@ class Task:
             found = reference_sam2.transformers_slices(self._transformers, self.frames, {1: self.prompt()}, order)
         return _without_first(found)
 
+    def published_slices(self) -> Iterator[tuple[int, Tensor]]:
+        """The reference's logits as its makers' own predictor gives them, see `reference_edgetam.as_published`."""
+        if self.model != "edgetam":
+            yield from self.sam2_slices()
+            return
+        with reference_edgetam.as_published(self._transformers):
+            yield from self.transformers_slices()
+
 
 def _without_first(slices: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
     """The prompted slice is not tracked: it is not timed either."""
@@ -197,10 +209,12 @@ class Ours:
     task: Task
     name: str
     make: Callable[[], Sam2Model]
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of computing of each stage of the newest first propagation, by `STAGES`."""
 
     @cached_property
-    def _model(self) -> Sam2Model:
-        return self.make()
+    def _model(self) -> Staged:
+        return Staged(self.make())
 
     def warm_up(self) -> None:
         """Build what is built once."""
@@ -210,7 +224,9 @@ class Ours:
         """Times of the first propagation, of the one after a correction, and of three objects with known features."""
         session = self._session(self._model)
         key = self._outline(session, 1)
+        self._model.seconds.clear()
         found = {"first": self._times(session, [1])}
+        self.stages = {name: median(each[SETTLED:]) for name, each in self._model.seconds.items()}
         session.add_prompt(1, PointPrompt((self.task.side * 0.4, self.task.side * 0.3, 0.0), True, _PLANE))
         session.segment_slice(1, key)
         found["second"] = self._times(session, [1])
@@ -231,7 +247,18 @@ class Ours:
         self._outline(session, 1)
         return {found.key.index: session.model.newest.logits[0] for found in self._tracked(session, [1])}
 
-    def _session(self, model: Sam2Model) -> VolumeSession:
+    def operations(self) -> dict[str, float]:
+        """GFLOP of each stage of a tracked slice with a full memory, counted by torch."""
+        session = self._session(self._model)
+        self._outline(session, 1)
+        slices = self._tracked(session, [1])
+        for _ in range(min(self.task.count - 3, 8)):
+            next(slices)
+        with self._model.counting():
+            next(slices)
+        return dict(self._model.gflop)
+
+    def _session(self, model: Sam2Model | Staged) -> VolumeSession:
         return VolumeSession(self.task.volume, model, window=Window((0.0,), (1.0,)), cache_bytes=_CACHE_BYTES)
 
     def _outline(self, session: VolumeSession, number: int) -> SliceKey:
@@ -246,6 +273,43 @@ class Ours:
 
     def _tracked(self, session: VolumeSession, ids: list[int]) -> Iterator[SliceResult]:
         return session.propagate(ids, plane=_PLANE, first=0, last=self.task.count - 1)
+
+
+STAGES = {"encode_slices": "image encoder", "predict": "attention and mask", "encode_memory": "memory encoder"}
+"""Calls of a model, as the report names them."""
+
+
+class Staged:
+    """A model whose stages are timed, and whose operations can be counted."""
+
+    def __init__(self, model: Sam2Model) -> None:
+        self._model, self._counts = model, False
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self.gflop: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._model, name)
+        return found if name not in STAGES else partial(self._run, STAGES[name], found)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Within, operations are counted."""
+        self._counts = True
+        try:
+            yield
+        finally:
+            self._counts = False
+
+    def _run(self, stage: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if not self._counts:
+            start = time.process_time()
+            found = call(*arguments, **options)
+            self.seconds[stage].append(time.process_time() - start)
+            return found
+        with FlopCounterMode(display=False) as counter:
+            found = call(*arguments, **options)
+        self.gflop[stage] = counter.get_total_flops() / 1e9
+        return found
 
 
 class _Recording:
@@ -273,9 +337,9 @@ def _openvino_model(task: Task, precision: str) -> Sam2Model:
 def _ready_model(task: Task, precision: str, engine: str) -> Sam2Model:
     card = ModelCard("speed", "speed", "sam2", "none", ("slice", "memory"), ("point", "box", "mask"), (), "imagenet")
     network = copy.deepcopy(task.network)
-    if make_ready(network, _PRECISIONS[precision], engine) != engine:
+    if make_ready(network, PRECISIONS[precision], engine) != engine:
         raise ModelUnavailableError(f"{engine} does not compute {task.model}: the log says why.")
-    return Sam2Model(card, network, _PRECISIONS[precision])
+    return Sam2Model(card, network, PRECISIONS[precision])
 
 
 BACKENDS: dict[str, Callable[[Task, str], Sam2Model]] = {"torch": _torch_model, "openvino": _openvino_model}
@@ -298,7 +362,7 @@ def contenders(
 
 
 def _autocast(precision: str) -> AbstractContextManager:
-    return nullcontext() if precision == "fp32" else torch.autocast("cpu", _PRECISIONS[precision])
+    return nullcontext() if precision == "fp32" else torch.autocast("cpu", PRECISIONS[precision])
 
 
 def _take(slices: Iterator[object], count: int) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import struct
 import sys
 import tempfile
@@ -35,8 +36,10 @@ PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _HEAD = struct.Struct("!8s32sQ")  # what it is, sha256 of what follows, length of the XML; then XML and weights
 _MAGIC = b"SAM-OV01"
 _KEY_LENGTH = 24
-_CLOSE = 1e-3
-_OFTEN, _MOST_PROGRAMS = 3, 4  # while a memory fills shapes change; then one stays
+_CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # of the largest value
+_OFTEN, _MOST_PROGRAMS = 3, 4  # while a memory fills lengths change; then one stays
+_Shapes = tuple[tuple[int, ...], ...]
+_Arrays = list[np.ndarray]
 _FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError, ImportError)
 
 
@@ -57,6 +60,9 @@ class Part:
         For each input, by its position, the dimension that may have any length; the same length for all of them.
     precision
         Of its products: float32 or bfloat16. Tensors in and out are float32.
+    fused
+        Whether OpenVINO may make one kernel of two products and what is between them. For attention over thousands of
+        tokens it is slower so (SAM 2.1 tiny at 512 px: memory attention 90 ms, not 69), and some are wrong in bf16.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Part:
     example: tuple[Tensor, ...]
     growing: Mapping[int, int] | None = None
     precision: torch.dtype = torch.float32
+    fused: bool = True
 
 
 class Compiled:
@@ -71,45 +78,59 @@ class Compiled:
 
     Parameters
     ----------
+    part
+        Whose shapes and lengths are known.
     model
         As converted.
     compile_model
-        Makes a program of it.
-    growing
-        Of the part. Shapes that come often get a program of their own, which takes 0.3 s to make and is up to twice
-        as fast.
+        Makes a program of it. A program for one length is up to twice as fast as one for any, but takes 0.3 s to make:
+        the example's length and lengths that come often get one.
     """
 
-    def __init__(
-        self, model: Any, compile_model: Callable[[Any], Any], growing: Mapping[int, int] | None = None
-    ) -> None:
-        self._model, self._compile, self._growing = model, compile_model, growing
+    def __init__(self, part: Part, model: Any, compile_model: Callable[[Any], Any]) -> None:
+        self._grows = bool(part.growing)
+        self._model, self._compile = model if self._grows else None, compile_model  # it holds all weights
         self._outputs = len(model.outputs)
         self._general = compile_model(model).create_infer_request()
-        self._times: Counter[tuple[int, ...]] = Counter()
-        self._special: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._times: Counter[_Shapes] = Counter()
+        self._special: OrderedDict[_Shapes, Any] = OrderedDict()
+        if self._grows:
+            self._specialize(_arrays(part.example))
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Float32 results."""
-        arrays = [tensor.float().contiguous().numpy() for tensor in tensors]
-        found = self._request_for(arrays).infer(arrays, share_inputs=True)
-        return tuple(torch.from_numpy(found[index]) for index in range(self._outputs))
+        """Float32 results; `FloatingPointError` if one is no number."""
+        arrays = _arrays(tensors)
+        found = self._infer(self._request_for(arrays) if self._grows else self._general, arrays)
+        if not all(math.isfinite(float(one.sum())) for one in found):
+            raise FloatingPointError("A result is no number.")
+        return found
 
-    def _request_for(self, arrays: list[np.ndarray]) -> Any:
-        if not self._growing:
+    def _request_for(self, arrays: _Arrays) -> Any:
+        shapes = _shapes(arrays)
+        self._times[shapes] += 1
+        if shapes not in self._special and self._times[shapes] > _OFTEN:
+            self._specialize(arrays)
+        if shapes not in self._special:
             return self._general
-        shape = tuple(length for array in arrays for length in array.shape)
-        self._times[shape] += 1
-        if shape not in self._special and self._times[shape] > _OFTEN:
-            own = self._model.clone()
-            own.reshape({place: list(array.shape) for place, array in enumerate(arrays)})
-            self._special[shape] = self._compile(own).create_infer_request()
-            if len(self._special) > _MOST_PROGRAMS:
-                self._special.popitem(last=False)
-        if shape not in self._special:
-            return self._general
-        self._special.move_to_end(shape)
-        return self._special[shape]
+        self._special.move_to_end(shapes)
+        return self._special[shapes]
+
+    def _specialize(self, arrays: _Arrays) -> None:
+        """Make a program for the arrays' lengths, and use it if it is right.
+
+        In bf16 some are not: memory attention over less than 3000 tokens gave NaN (OpenVINO 2026.4.1, with AMX).
+        """
+        own = self._model.clone()
+        own.reshape({place: list(array.shape) for place, array in enumerate(arrays)})
+        request = self._compile(own).create_infer_request()
+        right = _are_close(self._infer(request, arrays), self._infer(self._general, arrays), _CLOSE[torch.bfloat16])
+        self._special[_shapes(arrays)] = request if right else self._general
+        if len(self._special) > _MOST_PROGRAMS:
+            self._special.popitem(last=False)
+
+    def _infer(self, request: Any, arrays: _Arrays) -> tuple[Tensor, ...]:
+        found = request.infer(arrays, share_inputs=True)
+        return tuple(torch.from_numpy(found[index]) for index in range(self._outputs))
 
 
 class Accelerator:
@@ -144,30 +165,39 @@ class Accelerator:
         """
         if part.precision not in PRECISIONS:
             raise ModelUnavailableError(f"OpenVINO does not compute in {part.precision} here: use torch.")
-        settings = self._settings(part.precision)
         failures = (*_FAILURES, *_exceptions_of(self._openvino.frontend))
         try:
             model = self._cached(part) if self._folder else self._converted(part)
-            return Compiled(model, lambda one: self._core.compile_model(one, "CPU", settings), part.growing)
+            return self._compiled(part, model, part.precision)
         except failures as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise ModelUnavailableError(f"OpenVINO cannot compute {part.name} ({reason}): use torch.") from error
 
-    def _settings(self, precision: torch.dtype) -> dict[str, Any]:
-        return {
+    def _compiled(self, part: Part, model: Any, precision: torch.dtype) -> Compiled:
+        settings = {
             "INFERENCE_NUM_THREADS": self._threads,
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],  # by itself it would take bf16 where the CPU has it
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # the host needs its cores, too
         }
+        compiling = lambda one: self._core.compile_model(one, "CPU", settings)  # noqa: E731
+        if part.fused:
+            return Compiled(part, model, compiling)
+        settings["SNIPPETS_MODE"] = "DISABLE"
+        try:
+            return Compiled(part, model, compiling)
+        except RuntimeError:  # no official setting: another version may not know it
+            del settings["SNIPPETS_MODE"]
+            return Compiled(part, model, compiling)
 
     def _cached(self, part: Part) -> Any:
-        path = self._folder / f"{part.name}-{self._key(part)}.ov"
+        name = f"{part.name}-{PRECISIONS[part.precision]}"
+        path = self._folder / f"{name}-{self._key(part)}.ov"
         content = _read_whole(path)
         if content is not None:
             return self._core.read_model(*content)
         model = self._converted(part)
-        self._keep(model, path, part.name)
+        self._keep(model, path, name)
         return model
 
     def _converted(self, part: Part) -> Any:
@@ -180,13 +210,17 @@ class Accelerator:
             program = torch.export.export(part.module, part.example, dynamic_shapes=shapes)
             model = self._openvino.convert_model(program)
             expected = part.module(*part.example)
-        compiled = Compiled(model, lambda one: self._core.compile_model(one, "CPU", self._settings(torch.float32)))
-        _compare(compiled(*part.example), expected)
+        for precision in {torch.float32, part.precision}:
+            # A conversion that runs may still be wrong (seen: a layer norm of flattened maps).
+            if not _are_close(self._compiled(part, model, precision)(*part.example), expected, _CLOSE[precision]):
+                raise ValueError("its results differ from torch's")
         return model
 
     def _key(self, part: Part) -> str:
-        """Changes with weights, shapes, our networks, torch and OpenVINO; not with the precision: files serve all."""
-        digest = hashlib.sha256(f"{self._openvino.get_version()} {torch.__version__} {part.growing}".encode())
+        """Changes with weights, shapes, our networks, the processor, torch and OpenVINO."""
+        processor = self._core.get_property("CPU", "FULL_DEVICE_NAME")  # results were compared on this one
+        versions = f"{self._openvino.get_version()} {torch.__version__} {processor} {part.growing}"
+        digest = hashlib.sha256(versions.encode())
         digest.update(repr(part.module).encode() + repr([tuple(one.shape) for one in part.example]).encode())
         for source in sorted((Path(__file__).parent / "networks").glob("*.py")):
             digest.update(source.read_bytes())
@@ -268,11 +302,20 @@ def _read_whole(path: Path) -> tuple[bytes, bytes] | None:
     return bytes(parts[0]), bytes(parts[1])
 
 
-def _compare(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    """A conversion that runs may still be wrong (seen: a layer norm of flattened maps); then `ValueError`."""
-    for mine, wanted in zip(found, expected, strict=True):
-        if float((mine - wanted).abs().max()) > _CLOSE * float(wanted.abs().max().clamp(min=1e-6)):
-            raise ValueError("its results differ from torch's")
+def _arrays(tensors: Iterable[Tensor]) -> _Arrays:
+    return [tensor.float().contiguous().numpy() for tensor in tensors]
+
+
+def _shapes(arrays: _Arrays) -> _Shapes:
+    return tuple(array.shape for array in arrays)
+
+
+def _are_close(found: Iterable[Tensor], expected: Iterable[Tensor], close: float) -> bool:
+    """Whether no result is off by more than a part of the largest expected one, or no number."""
+    return all(
+        float((mine - wanted).abs().max()) <= close * float(wanted.abs().max().clamp(min=1e-6))
+        for mine, wanted in zip(found, expected, strict=True)
+    )
 
 
 def _digest(parts: Iterable[bytes | memoryview]) -> bytes:

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.device import choose_device, choose_precision
+from SegmentAnythingMedLib.models.device import choose_device
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
 from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
 from SegmentAnythingMedLib.models.networks.edgetam_network import EdgeTamConfig, EdgeTamNetwork
-from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device
+from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device, wanted_precision
 
 
 def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> Sam2Model:
@@ -44,7 +44,7 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     check_numbers(card, settings, EdgeTamConfig().pixel_multiple)
-    precision = choose_precision(str(settings.get("precision", "fp32")), where)
+    precision = wanted_precision(settings, weights, where)
     network = _network(card, weights, settings)
     on_device(network, where, precision, settings, weights)
     return Sam2Model(replace(card, options=settings), network, precision)

@@ -1,10 +1,10 @@
 """SAM 2 and 2.1 (Ravi et al. 2024, arXiv 2408.00714) and models fine-tuned from them, behind the engine's seam.
 
-Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (fp32, bf16,
-fp16, auto), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in place of a file, for tests
-and benchmarks of speed. ``encoder_batch`` (slices encoded at once) and ``object_batch`` (objects tracked at once) are
-8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch, openvino). Only a GPU looks at ``compile`` (none,
-encoder, all) and ``graphs`` (whether calls are recorded as CUDA graphs, false).
+Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (auto, fp32,
+bf16, fp16; fp32 with random weights), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in
+place of a file, for tests and benchmarks of speed. ``encoder_batch`` (slices encoded at once) and ``object_batch``
+(objects tracked at once) are 8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch, openvino). Only a GPU
+looks at ``compile`` (none, encoder, all) and ``graphs`` (whether calls are recorded as CUDA graphs, false).
 """
 
 from __future__ import annotations
@@ -306,10 +306,15 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     _check(card, settings)
-    precision = choose_precision(str(settings.get("precision", "fp32")), where)
+    precision = wanted_precision(settings, weights, where)
     network = _random_network(card, settings) if weights is None else _loaded_network(card, weights, settings)
     on_device(network, where, precision, settings, weights)
     return Sam2Model(replace(card, options=settings), network, precision)
+
+
+def wanted_precision(settings: Mapping[str, object], weights: Path | None, device: torch.device) -> torch.dtype:
+    """What the options say, by default `choose_precision`'s ``auto``; random weights stay in fp32."""
+    return choose_precision(str(settings.get("precision", "fp32" if weights is None else "auto")), device)
 
 
 def on_device(

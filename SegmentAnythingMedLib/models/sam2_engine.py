@@ -1,13 +1,14 @@
 """SAM 2's networks computed by OpenVINO on a CPU; what it does not compute faster stays with torch.
 
 Compiled are, for one object at a time, the image encoder, memory attention, the mask decoder of a tracked slice, and
-in bf16 the memory encoder (in fp32 torch is as fast). Figures are in docs/benchmarks/speed.md.
+the memory encoder. Figures are in docs/benchmarks/speed.md.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "torch", "openvino")
 ENGINE_VARIABLE = "SEGMENT_ANYTHING_MED_ENGINE"
 """Environment variable that says what computes models whose card does not say it."""
+_MOST_TABLES = 8  # of rotations, 8 MB each at 512 px: for each number of memories and pointers while they fill
 
 
 def make_ready(network: Sam2Network, precision: torch.dtype, engine: str = "auto", cache: Path | None = None) -> str:
@@ -88,15 +90,14 @@ def run_in_openvino(network: Sam2Network, accelerator: Accelerator, precision: t
     """
     with torch.inference_mode(False), torch.no_grad():
         compiled = {part.name.partition("-")[0]: accelerator.compile(part) for part in _parts(network, precision)}
-    config, side = network.config, network.config.image_size
+    side = network.config.image_size
     network.encode_image = _EncodeImage(network.encode_image, compiled["image_encoder"], side)
     network.decode_masks = _DecodeMasks(network.decode_masks, compiled["mask_decoder"], network.decoded)
     if "memory_attention" in compiled:
         attention = network.memory_attention
-        loose = config.max_pointers * (config.dim // config.memory_dim)
-        attention.forward = _Attend(attention.forward, compiled["memory_attention"], loose)
-    if "memory_encoder" in compiled:
-        network.encode_memory = _EncodeMemory(network.encode_memory, compiled["memory_encoder"], side)
+        attention.forward = _Attend(attention.forward, compiled["memory_attention"], _loose(network))
+    extra = side, network.enlarged
+    network.encode_memory = _EncodeMemory(network.encode_memory, compiled["memory_encoder"], extra)
 
 
 def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
@@ -111,7 +112,8 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
     image = ImageEncoderPart(network).eval()
     *fine, embedding = image(pixels)
     prompts = network.encode_no_clicks(1)
-    # The decoder stays in fp32: 7 of 350 ms, and its errors would be the mask's.
+    # The decoder stays in fp32, 8 of 290 ms: in bf16 its presence logit was off by 0.2 (torch's by 0.04), in small
+    # networks it was NaN.
     decoded = (embedding, prompts.sparse, prompts.dense, *fine)
     found = [
         Part("image_encoder", image, (pixels,), None, precision),
@@ -119,29 +121,54 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
     ]
     if MemoryAttentionPart.fits(network.memory_attention):
         rotation = network.memory_rotation(*embedding.shape[2:])
-        memory, position = (random(1, len(rotation[0]) + 4, config.memory_dim) for _ in range(2))
-        example = MemoryAttentionPart.arguments(embedding, memory, position, 1, rotation)
-        attention = MemoryAttentionPart(network.memory_attention).eval()
-        found.append(Part("memory_attention", attention, example, {1: 1, 2: 1, 3: 0, 4: 0, 5: 0}, precision))
-    if precision is torch.bfloat16:
-        remembered = embedding, random(1, 1, side // 4, side // 4), torch.ones(1, 1)
-        found.append(Part("memory_encoder", MemoryEncoderPart(network).eval(), remembered, None, precision))
-    return [Part(f"{one.name}-{side}", one.module, one.example, one.growing, one.precision) for one in found]
+        maps = config.memory_slots  # as many as SAM 2 looks back on once its memory is full
+        memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
+        tables = MemoryAttentionPart.tables(rotation, maps, 0, _loose(network))
+        example = MemoryAttentionPart.arguments(embedding, memory, position, tables)
+        attention, growing = MemoryAttentionPart(network.memory_attention).eval(), {1: 1, 2: 1, 3: 0, 4: 0, 5: 0}
+        found.append(Part("memory_attention", attention, example, growing, precision, fused=False))
+    remembered = embedding, random(1, 1, side, side), torch.ones(1, 1)
+    found.append(Part("memory_encoder", MemoryEncoderPart(network).eval(), remembered, None, precision))
+    return [replace(one, name=f"{one.name}-{side}") for one in found]
+
+
+def _loose(network: Sam2Network) -> int:
+    """Tokens of as many pointers as a slice may look at."""
+    return network.config.max_pointers * (network.config.dim // network.config.memory_dim)
 
 
 class _Replaced:
-    """A call that OpenVINO computes, and torch where it cannot."""
+    """A call that OpenVINO computes, and torch where it cannot or gives what is no number."""
 
     def __init__(self, plain: Callable[..., Any], compiled: Compiled, extra: Any = None) -> None:
-        self._plain, self._compiled, self._extra = plain, compiled, extra
+        self._plain, self._compiled, self._extra, self._given_up = plain, compiled, extra, False
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if torch.is_grad_enabled() or self._given_up or not self._fits(*arguments, **options):
+            return self._plain(*arguments, **options)
+        try:
+            return self._compute(*arguments, **options)
+        except FloatingPointError:
+            self._given_up = True
+            log.warning("OpenVINO computed what is no number: torch goes on, slower.")
+            return self._plain(*arguments, **options)
+
+    def _fits(self, *arguments: Any, **options: Any) -> bool:
+        """Whether this is what was compiled."""
+        raise NotImplementedError
+
+    def _compute(self, *arguments: Any, **options: Any) -> Any:
+        """The same as the plain call."""
+        raise NotImplementedError
 
 
 class _EncodeImage(_Replaced):
     """`Sam2Network.encode_image`, slice by slice: batches gain nothing on a CPU."""
 
-    def __call__(self, pixels: Tensor) -> ImageFeatures:
-        if torch.is_grad_enabled() or tuple(pixels.shape[1:]) != (3, self._extra, self._extra):
-            return self._plain(pixels)
+    def _fits(self, pixels: Tensor) -> bool:
+        return tuple(pixels.shape[1:]) == (3, self._extra, self._extra)
+
+    def _compute(self, pixels: Tensor) -> ImageFeatures:
         rows = [self._compiled(row[None]) for row in pixels]
         *fine, embedding = (torch.cat(maps) for maps in zip(*rows, strict=True))
         return ImageFeatures(*(fine or (None, None)), embedding)
@@ -150,33 +177,64 @@ class _EncodeImage(_Replaced):
 class _DecodeMasks(_Replaced):
     """`Sam2Network.decode_masks` of one object without a prompt, or with one click."""
 
-    def __call__(
+    def _fits(
+        self,
+        embedding: Tensor,
+        high_resolution: tuple[Tensor, Tensor] | None,
+        prompts: PromptEmbedding,
+        multimask: bool,
+    ) -> bool:
+        shapes = len(embedding), tuple(prompts.sparse.shape[:2]), prompts.dense.shape[2:].numel()
+        return multimask and shapes == (1, (1, 2), 1)
+
+    def _compute(
         self,
         embedding: Tensor,
         high_resolution: tuple[Tensor, Tensor] | None,
         prompts: PromptEmbedding,
         multimask: bool,
     ) -> DecodedMasks:
-        shapes = len(embedding), tuple(prompts.sparse.shape[:2]), prompts.dense.shape[2:].numel()
-        if torch.is_grad_enabled() or not multimask or shapes != (1, (1, 2), 1):
-            return self._plain(embedding, high_resolution, prompts, multimask)
         return self._extra(*self._compiled(embedding, prompts.sparse, prompts.dense, *(high_resolution or ())))
 
 
 class _Attend(_Replaced):
     """`MemoryAttention.forward` of one object."""
 
-    def __call__(self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation) -> Tensor:
-        if torch.is_grad_enabled() or len(memory) != 1:
-            return self._plain(embedding, memory, position, maps, rotation)
-        loose = self._extra  # as many as all pointers have
-        return self._compiled(*MemoryAttentionPart.arguments(embedding, memory, position, maps, rotation, loose))[0]
+    def __init__(self, plain: Callable[..., Any], compiled: Compiled, loose: int) -> None:
+        super().__init__(plain, compiled, loose)
+        self._tables: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
+
+    def _fits(self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation) -> bool:
+        return len(memory) == 1
+
+    def _compute(self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation) -> Tensor:
+        tables = self._tables_for(maps, memory.shape[1] - maps * len(rotation[0]), rotation)
+        return self._compiled(*MemoryAttentionPart.arguments(embedding, memory, position, tables))[0]
+
+    def _tables_for(self, maps: int, unplaced: int, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        key = maps, unplaced, *rotation[0].shape
+        if key not in self._tables:
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+            self._tables[key] = MemoryAttentionPart.tables(rotation, maps, unplaced, self._extra)
+        return self._tables[key]
 
 
 class _EncodeMemory(_Replaced):
     """`Sam2Network.encode_memory` of one object on a tracked slice."""
 
-    def __call__(
+    def _fits(
+        self,
+        embedding: Tensor,
+        mask_logits: Tensor,
+        object_logits: Tensor,
+        from_prompt: bool,
+        dtype: torch.dtype | None = torch.bfloat16,
+    ) -> bool:
+        quarter = self._extra[0] // 4
+        return not from_prompt and tuple(mask_logits.shape) == (1, 1, quarter, quarter)
+
+    def _compute(
         self,
         embedding: Tensor,
         mask_logits: Tensor,
@@ -184,8 +242,6 @@ class _EncodeMemory(_Replaced):
         from_prompt: bool,
         dtype: torch.dtype | None = torch.bfloat16,
     ) -> Tensor:
-        shape = 1, 1, self._extra // 4, self._extra // 4
-        if torch.is_grad_enabled() or from_prompt or tuple(mask_logits.shape) != shape:
-            return self._plain(embedding, mask_logits, object_logits, from_prompt, dtype)
-        memory = self._compiled(embedding, mask_logits, object_logits)[0]
+        enlarged = self._extra[1](mask_logits)
+        memory = self._compiled(embedding, enlarged, object_logits)[0]
         return memory if dtype is None else memory.to(dtype)

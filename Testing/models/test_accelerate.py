@@ -201,10 +201,80 @@ def test_in_bf16_torch_keeps_its_weights_in_it() -> None:
 
 def test_a_length_that_comes_often_gets_its_own_program(product: Part) -> None:
     compiled = Accelerator(None).compile(product)
-    for length in (2, 5, 5, 5, 5, 5, 3):
+    for length in (2, 5, 5, 5, 5, 5, 3, 2):
         x = torch.rand(length, 3)
         torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
-    assert list(compiled._special) == [(5, 3)]
+    assert list(compiled._special) == [((5, 3),), ((2, 3),)], "the example's length has one from the start"
+
+
+def test_a_program_for_one_length_that_gives_other_results_is_not_used(
+    product: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    general: list[bool] = []
+
+    class Wrong(accelerate.Compiled):
+        def _infer(self, request: object, arrays: list[np.ndarray]) -> tuple[Tensor, ...]:
+            general.append(request is self._general)
+            found = super()._infer(request, arrays)
+            return found if general[-1] else tuple(tensor * np.nan for tensor in found)
+
+    monkeypatch.setattr(accelerate, "Compiled", Wrong)
+    compiled = Accelerator(None).compile(product)
+    torch.testing.assert_close(compiled(torch.ones(2, 3))[0], torch.ones(2, 3) @ product.module.weight)
+    assert not all(general), "it was tried"
+
+
+def test_what_is_no_number_never_gets_out(caplog: pytest.LogCaptureFixture) -> None:
+    plain = small_network("sam2")
+    fast = copy.deepcopy(plain)
+    run_in_openvino(fast, Accelerator(None), torch.bfloat16)
+    pixels, side = torch.rand(1, 3, 64, 64), fast.config.image_size
+    assert side == 64
+    fast.encode_image._compiled._infer = lambda *_: (torch.full((1, 1), np.nan),)
+    with torch.inference_mode():
+        expected = plain.encode_image(pixels).embedding
+        for _ in range(2):
+            torch.testing.assert_close(fast.encode_image(pixels).embedding, expected)
+    assert caplog.text.count("torch goes on") == 1
+
+
+@pytest.mark.parametrize("maps", [1, 2, 8])
+def test_in_bf16_memory_attention_is_right_for_any_number_of_memories(maps: int) -> None:
+    plain = small_network("edgetam")
+    fast = copy.deepcopy(plain)
+    run_in_openvino(fast, Accelerator(None), torch.bfloat16)
+    torch.manual_seed(1)
+    cells, tokens = plain.config.image_size // 16, plain.config.latents + plain.config.window_grid**2
+    features = torch.randn(1, plain.config.dim, cells, cells)
+    memories = [(torch.randn(1, plain.config.memory_dim, tokens), slot % 7) for slot in range(maps)]
+    pointers = [(torch.randn(1, plain.config.dim), float(slot)) for slot in range(maps)]
+    with torch.inference_mode():
+        for _ in range(5):  # by then this length has a program of its own
+            found = fast.condition(features, memories, pointers)
+        expected = plain.condition(features, memories, pointers)
+    assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+def test_a_version_of_openvino_without_the_setting_compiles_all_the_same(
+    product: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator, asked = Accelerator(None), []
+    plain = accelerator._core.compile_model
+
+    class Core:
+        def __getattr__(self, name: str) -> object:
+            return getattr(plain.__self__, name)
+
+        def compile_model(self, model: object, device: str, settings: dict[str, object]) -> object:
+            asked.append("SNIPPETS_MODE" in settings)
+            if asked[-1]:
+                raise RuntimeError("unknown property")
+            return plain(model, device, settings)
+
+    monkeypatch.setattr(accelerator, "_core", Core())
+    compiled = accelerator.compile(replace(product, fused=False))
+    torch.testing.assert_close(compiled(torch.ones(4, 3))[0], torch.ones(4, 3) @ product.module.weight)
+    assert True in asked and False in asked
 
 
 # -- the cache -------------------------------------------------------------------------------------------------------
@@ -336,7 +406,7 @@ def test_a_model_from_a_file_keeps_its_conversion_beside_the_file(
     )
     assert "encode_image" in vars(model.network)
     names = {path.name.partition("-")[0] for path in (tmp_path / "openvino").iterdir()}
-    assert names == {"image_encoder", "mask_decoder", "memory_attention"}
+    assert names == {"image_encoder", "mask_decoder", "memory_attention", "memory_encoder"}
 
 
 QUIET = """

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from SegmentAnythingMedLib.errors import ModelUnavailableError  # noqa: E402
 from SegmentAnythingMedLib.models import device  # noqa: E402
 from SegmentAnythingMedLib.models.device import ENOUGH_BYTES, choose_device, choose_precision  # noqa: E402
+from SegmentAnythingMedLib.models.sam2 import wanted_precision  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOOSE = """
@@ -99,3 +100,16 @@ def test_a_precision_of_another_name_is_refused() -> None:
 
 def test_a_product_is_timed_at_least_once() -> None:
     assert device._fastest_product(torch.float32, size=8, limit=0.0) < 10
+
+
+@pytest.mark.parametrize(("faster", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_weights_from_a_file_are_computed_in_what_is_fastest_unless_the_card_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faster: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(device, "is_faster_in_bf16", lambda: faster)
+    cpu, file = torch.device("cpu"), tmp_path / "weights.pt"
+    assert wanted_precision({}, file, cpu) is choose_precision(chosen)
+    assert wanted_precision({"precision": "fp32"}, file, cpu) is torch.float32
+    assert wanted_precision({"precision": "bf16"}, None, cpu) is torch.bfloat16
+    assert wanted_precision({}, None, cpu) is torch.float32, "random weights"
+    assert wanted_precision({}, file, torch.device("cuda")) is torch.float32

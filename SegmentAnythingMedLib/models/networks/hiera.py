@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .window_block import PatchEmbed, WindowBlock
+from .window_block import PatchEmbed, WindowBlock, from_windows, to_windows
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,17 @@ class Hiera(nn.Module):
         four maps (B, dims[i], S / 2**(i + 2), S / 2**(i + 2)), finest first
         """
         x = self.patch_embed(pixels)
-        x = x + self._position(*x.shape[1:3])
-        stages = []
+        height, width = x.shape[1:3]
+        x = x + self._position(height, width)
+        stages, cut = [], 0  # size of the windows x is cut into; 0 while it is whole
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            if block.window != cut:
+                x, cut = from_windows(x, height, width) if cut else x, 0
+                if block.window and not height % block.window and not width % block.window:
+                    x, cut = to_windows(x, block.window), block.window
+            x = block(x, cut > 0)
+            if block.pool:  # windows are halved, too: those of the next stage, where it has half as large ones
+                height, width, cut = height // 2, width // 2, cut // 2
             if index in self._ends:
-                stages.append(x.permute(0, 3, 1, 2))
+                stages.append((from_windows(x, height, width) if cut else x).permute(0, 3, 1, 2))
         return stages

@@ -226,9 +226,8 @@ class Sam2Network(nn.Module):
         pixels : (B, 3, S, S) float, normalised as the model card says
         """
         self._check(pixels, "pixels", 3, self.config.image_size)
-        stride4, stride8, embedding = self.image_encoder(pixels)
         decoder = self.sam_mask_decoder
-        return ImageFeatures(decoder.conv_s0(stride4), decoder.conv_s1(stride8), embedding)
+        return ImageFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1)))
 
     def encode_prompts(
         self, points: Tensor | None, labels: Tensor | None, mask_logits: Tensor | None = None
@@ -329,14 +328,20 @@ class Sam2Network(nn.Module):
         -------
         (B, memory_dim, S/16, S/16)
         """
-        size = (self.config.image_size, self.config.image_size)
-        logits = functional.interpolate(mask_logits.float(), size=size, mode="bilinear", align_corners=False)
+        logits = self.enlarged(mask_logits)
         mask = (logits > 0).float() if from_prompt else logits.sigmoid()
         memory = self.memory_encoder(embedding, (mask * MASK_SCALE + MASK_BIAS).to(embedding.dtype))
         if self.config.occlusion_embedding:
             absent = (object_logits <= 0).to(memory.dtype)[:, :, None, None]
             memory = memory + absent * self.no_obj_embed_spatial[:, :, None, None]
         return memory if dtype is None else memory.to(dtype)
+
+    def enlarged(self, mask_logits: Tensor) -> Tensor:
+        """Mask logits (B, 1, h, w) at the input's resolution, (B, 1, S, S) float32."""
+        size, logits = (self.config.image_size, self.config.image_size), mask_logits.float()
+        if logits.shape[2:] == size:
+            return logits
+        return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
     def condition(
         self,

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import rotary_tables, rotate, sine_encoding_2d
-from .memory_attention import MemoryAttention, RotaryAttention, Rotation, halves, in_halves
+from .layers import rotary_tables, sine_encoding_2d
+from .memory_attention import MemoryAttention, RotaryAttention, Rotation, halves
 from .prompt_encoder import PromptEmbedding
 from .sam2_network import Sam2Network
 
 NOTHING = -1e4
 """Added to a score, leaves a weight of 0 in every precision."""
-_ROWS = 1024  # of queries at a time: at 1024 px and seven memories their scores are 118 MB
+_ROWS = 256  # of queries at a time: near a CPU's cache (tiny at 512 px in bf16: 1024 rows 77 ms, 256 rows 71)
 
 
 class ImageEncoderPart(nn.Module):
@@ -27,9 +27,7 @@ class ImageEncoderPart(nn.Module):
             self.decoder_convs.extend([network.sam_mask_decoder.conv_s0, network.sam_mask_decoder.conv_s1])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        maps = self.encoder(pixels)
-        *fine, embedding = (maps,) if isinstance(maps, Tensor) else maps
-        return (*(conv(stage) for conv, stage in zip(self.decoder_convs, fine, strict=False)), embedding)
+        return self.encoder(pixels, self.decoder_convs) if self.decoder_convs else (self.encoder(pixels),)
 
 
 class MemoryAttentionPart(nn.Module):
@@ -49,35 +47,41 @@ class MemoryAttentionPart(nn.Module):
         return all(type(layer.cross_attn_image) is RotaryAttention for layer in attention.layers)
 
     @staticmethod
-    def arguments(
-        embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation, loose: int = 0
-    ) -> tuple[Tensor, ...]:
-        """What `forward` takes, from what `MemoryAttention.forward` takes.
+    def tables(rotation: Rotation, maps: int, unplaced: int, loose: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines, sines and bias that `forward` takes.
 
         Parameters
         ----------
+        rotation : of the tokens of one map
+        maps, unplaced : number of maps, and of tokens without a place
         loose : tokens without a place that are filled up to, if there are fewer
         """
-        cells, angles = rotation[0].shape
-        unplaced = memory.shape[1] - maps * cells
         added = max(0, loose - unplaced)
-        still = rotation[0].new_zeros(unplaced + added, angles)
+        still = rotation[0].new_zeros(unplaced + added, rotation[0].shape[1])
         cos = torch.cat([rotation[0].repeat(maps, 1), still + 1])
         sin = torch.cat([rotation[1].repeat(maps, 1), still])
-        memory, position = (functional.pad(part.float(), (0, 0, 0, added)) for part in (memory, position))
-        bias = torch.zeros(memory.shape[1])
-        bias[memory.shape[1] - added :] = NOTHING
-        return embedding, memory, position, cos, sin, bias
+        bias = torch.zeros(len(cos))
+        bias[len(cos) - added :] = NOTHING
+        return cos, sin, bias
+
+    @staticmethod
+    def arguments(
+        embedding: Tensor, memory: Tensor, position: Tensor, tables: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """What `forward` takes, from what `MemoryAttention.forward` takes and from `tables`."""
+        missing = len(tables[2]) - memory.shape[1]
+        keys, memory = (functional.pad(part.float(), (0, 0, 0, missing)) for part in (memory + position, memory))
+        return embedding, keys, memory, *tables
 
     def forward(
-        self, embedding: Tensor, memory: Tensor, position: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
+        self, embedding: Tensor, keys: Tensor, memory: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
     ) -> tuple[Tensor]:
         """Condition (1, C, H, W) on M tokens.
 
         Parameters
         ----------
         embedding : (1, C, H, W)
-        memory, position : (1, M, memory_dim)
+        keys, memory : (1, M, memory_dim), with and without their positions
         cos, sin : (M, C / 2), of the keys
         bias : (M,), added to the scores of the tokens
         """
@@ -85,27 +89,28 @@ class MemoryAttentionPart(nn.Module):
         x = embedding + 0.1 * sine_encoding_2d(channels, height, width, embedding.device)
         x = x.flatten(2).transpose(1, 2)
         rotation = rotary_tables(channels, height, width, embedding.device)
-        keys = (memory + position).mT
         for layer in self.attention.layers:
-            normed, cross = layer.norm1(x), layer.cross_attn_image
-            x = x + layer.self_attn(normed, normed, normed, rotation, rotation, maps=1)
-            query = rotate(in_halves(cross.q_proj, layer.norm2(x)), *rotation)
-            turned = self._turned_keys(cross, keys, cos.mT, sin.mT)
-            seen = torch.cat([_look(rows, turned, memory, bias) for rows in query.split(_ROWS, dim=1)], dim=1)
+            normed, own, cross = layer.norm1(x), layer.self_attn, layer.cross_attn_image
+            query, key = (_turned(linear, normed, *rotation) for linear in (own.q_proj, own.k_proj))
+            x = x + own.out_proj(_look(query, key, own.v_proj(normed)))
+            query = _turned(cross.q_proj, layer.norm2(x), *rotation)
+            seen = _look(query, _turned(cross.k_proj, keys, cos, sin), memory, bias)
             x = x + cross.out_proj(cross.v_proj(seen))
             x = x + layer.linear2(functional.relu(layer.linear1(layer.norm3(x))))
         return (self.attention.norm(x).transpose(1, 2).unflatten(2, (height, width)),)
 
-    @staticmethod
-    def _turned_keys(cross: RotaryAttention, keys: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """(1, C, M): projected, rotated and turned in one; turning them afterwards takes a fifth of the attention."""
-        weight, bias = halves(cross.k_proj)
-        a, b = (weight @ keys + bias[:, None]).chunk(2, dim=1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=1)
+
+def _turned(linear: nn.Linear, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Projected and rotated; each half by a product of its own, because OpenVINO would copy them apart."""
+    halved = zip(*(part.chunk(2) for part in halves(linear)), strict=True)
+    a, b = (functional.linear(x, weight, bias) for weight, bias in halved)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def _look(query: Tensor, turned: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    return torch.softmax(query * query.shape[-1] ** -0.5 @ turned + bias, dim=-1) @ value
+def _look(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    """Attention of single sequences (1, N, C), some rows at a time. Without the batch: OpenVINO is faster so."""
+    turned, chunks = key[0].T, (query[0] * query.shape[-1] ** -0.5).split(_ROWS)
+    return torch.cat([torch.softmax(rows @ turned + bias, dim=-1) @ value[0] for rows in chunks])[None]
 
 
 class DecoderPart(nn.Module):
@@ -127,7 +132,10 @@ class DecoderPart(nn.Module):
 
 
 class MemoryEncoderPart(nn.Module):
-    """A tracked slice and its mask logits to a memory that is not yet rounded."""
+    """A tracked slice and its mask logits (1, 1, S, S) to a memory that is not yet rounded.
+
+    The logits are enlarged before: OpenVINO took 9 of 15 ms for that.
+    """
 
     def __init__(self, network: Sam2Network) -> None:
         super().__init__()

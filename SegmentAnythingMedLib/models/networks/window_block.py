@@ -34,7 +34,7 @@ def from_windows(windows: Tensor, height: int, width: int) -> Tensor:
 
 
 class _Attention(nn.Module):
-    """Self-attention within each window; pooled queries halve the window."""
+    """Self-attention in a map, or within each of its windows; pooled queries halve the map."""
 
     def __init__(self, dim: int, dim_out: int, heads: int, pool: bool) -> None:
         super().__init__()
@@ -42,21 +42,35 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self._projected(x)
+    def forward(self, x: Tensor, window: int = 0) -> Tensor:
+        """Attend in (B, H, W, C), to (B, H, W, dim_out) or half of it; `window` 0 is the whole map."""
+        height, width = (length // 2 if self.pool else length for length in x.shape[1:3])
+        q, k, v = self._in_windows(x, window) if window else self._projected(x, self.qkv.bias)
         if self.pool:
             q = _pool(q)
-        height, width = q.shape[1:3]
+        rows, columns = q.shape[1:3]
         q, k, v = (t.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        return self.proj(mixed.reshape(-1, height, width, self.proj.in_features))
+        mixed = mixed.reshape(-1, rows, columns, self.proj.in_features)
+        return self.proj(from_windows(mixed, height, width) if window else mixed)
 
-    def _projected(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _in_windows(self, x: Tensor, window: int) -> tuple[Tensor, ...]:
+        """Queries, keys and values of padded windows.
+
+        Padding is zeros before the projection, so it is the bias after it: only true cells are projected (at 512 px
+        32 x 32 and not 42 x 42).
+        """
+        parts = zip(self._projected(x, None), self.qkv.bias.chunk(3), strict=True)
+        return tuple(to_windows(part, window) + bias.to(part.dtype) for part, bias in parts)
+
+    def _projected(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        """Queries, keys and values."""
         if x.device.type != "cpu":
-            return self.qkv(x).chunk(3, dim=-1)
+            return functional.linear(x, self.qkv.weight, bias).chunk(3, dim=-1)
         # As fast in torch, but OpenVINO would copy the thirds (tiny at 512 px: 613 ms, not 539; in bf16 194, not 165).
-        thirds = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
-        return tuple(functional.linear(x, weight, bias) for weight, bias in thirds)
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        thirds = zip(self.qkv.weight.chunk(3), biases, strict=True)
+        return tuple(functional.linear(x, *third) for third in thirds)
 
 
 class WindowBlock(nn.Module):
@@ -72,18 +86,12 @@ class WindowBlock(nn.Module):
         if dim != dim_out:
             self.proj = nn.Linear(dim, dim_out)
 
-    def _attend(self, x: Tensor) -> Tensor:
-        if self.window == 0:
-            return self.attn(x)
-        height, width = x.shape[1:3]
-        mixed = self.attn(to_windows(x, self.window))
-        return from_windows(mixed, height // 2, width // 2) if self.pool else from_windows(mixed, height, width)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cut: bool = False) -> Tensor:
+        """(B, H, W, C), or with `cut` the windows of maps that `to_windows` has made."""
         normed = self.norm1(x)
         if self.pool:
             x = _pool(self.proj(normed))
-        x = x + self._attend(normed)
+        x = x + self.attn(normed, 0 if cut else self.window)
         return x + self.mlp(self.norm2(x))
 
 
