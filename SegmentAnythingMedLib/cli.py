@@ -231,7 +231,7 @@ def _check_paths(options: argparse.Namespace) -> None:
 def _job(options: argparse.Namespace, volume: Any) -> Any:
     """The job the options describe."""
     from SegmentAnythingMedLib.geometry import Plane
-    from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL
+    from SegmentAnythingMedLib.models.registry import default_model
     from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
     from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, clean_name, load_prompts
     from SegmentAnythingMedLib.propagation import Direction
@@ -260,7 +260,7 @@ def _job(options: argparse.Namespace, volume: Any) -> Any:
         None if options.propagate == "none" else Direction(options.propagate),
         first,
         last,
-        options.model or replayed.model or DEFAULT_MODEL,
+        options.model or replayed.model or default_model(),
         options.device,
         options.policy,
         options.window or replayed.window or "auto",

@@ -11,7 +11,7 @@ from typing import Any
 
 from SegmentAnythingMedLib.geometry import Plane
 from SegmentAnythingMedLib.io import Labels, Segment, write_labels, write_volume
-from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.phantom import largest_slice_box, make_phantom
 from SegmentAnythingMedLib.prompts import BoxPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, save_prompts
@@ -27,7 +27,7 @@ def run_demo(
     folder: Path,
     *,
     organ: str = ORGAN,
-    model: str = DEFAULT_MODEL,
+    model: str = "",
     on_slice: Callable[[SliceResult], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Make the phantom CT, segment an organ from one box on its largest axial slice, write everything.
@@ -39,7 +39,7 @@ def run_demo(
     organ
         Name of one of the phantom's structures.
     model
-        Name of a model.
+        Name of a model; by default `default_model`.
     on_slice
         Called with every slice as it arrives.
 
@@ -53,6 +53,7 @@ def run_demo(
     OutputError
         If the folder cannot be written to.
     """
+    model = model or default_model()
     make_folder(folder)
     phantom = make_phantom("CT")
     truth = phantom.structure(organ)

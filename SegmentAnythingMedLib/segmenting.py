@@ -25,7 +25,7 @@ import numpy as np
 
 from SegmentAnythingMedLib.errors import PromptError
 from SegmentAnythingMedLib.geometry import Plane, SliceKey
-from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL, ModelRegistry
+from SegmentAnythingMedLib.models.registry import ModelRegistry, default_model
 from SegmentAnythingMedLib.prompts import BoxPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts
 from SegmentAnythingMedLib.propagation import Direction
@@ -61,7 +61,7 @@ class Job:
     direction: Direction | None = Direction.BOTH
     first: int | None = None
     last: int | None = None
-    model: str = DEFAULT_MODEL
+    model: str = field(default_factory=default_model)
     device: str = "auto"
     policy: str = "recent"
     window: str = "auto"

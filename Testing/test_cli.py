@@ -19,6 +19,7 @@ from SegmentAnythingMedLib import cli
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry
 from SegmentAnythingMedLib.io import read_labels, write_volume
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, load_prompts, save_prompts
 from SegmentAnythingMedLib.propagation import dice
@@ -67,7 +68,7 @@ def test_a_box_on_one_slice_gives_a_3d_segment_and_a_picture(
     assert item["voxels"] == labels.segments[0].mask.sum()
     assert item["volume_ml"] == pytest.approx(item["voxels"] * 1.6 / 1000, abs=1e-3)
     assert [one["index"] for one in item["slices"] if one["prompted"]] == [7]
-    assert report["model"] == "classic" and report["device"] == "cpu" and not report["cancelled"]
+    assert report["model"] == default_model() and report["device"] == "cpu" and not report["cancelled"]
     assert report["seconds"]["total"] >= report["seconds"]["predict"]
 
 

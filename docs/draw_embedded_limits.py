@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import ndimage
 
 from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.phantom import Phantom, make_phantom
@@ -41,9 +42,9 @@ CASES = (
     Case("A thin organ that runs\nobliquely: box", "CT", "pancreas"),
     Case("the same carried,\nthe worst slice", "CT", "pancreas", worst=True),
     Case("A ring in a box:\nthe filled disc", "MR", "gallbladder wall"),
-    Case("Very low contrast,\nultrasound: box", "US", "spleen"),
-    Case("One click in a large\neven region", "CT", "liver", by_click=True),
-    Case("A neighbour of the same\ngrey, the worst slice", "CT", "stomach", worst=True),
+    Case("A bowed tube in one box:\nwhat it encloses", "CT", "colon"),
+    Case("One click: a part\nof the organ", "MR", "right kidney", by_click=True),
+    Case("The organ's contents change,\nthe worst slice", "CT", "stomach", worst=True),
 )
 
 
@@ -59,8 +60,9 @@ def draw(axes: Axes, case: Case, phantom: Phantom) -> None:
     rows, columns = np.nonzero(shown[index])
     box = (columns.min(), rows.min(), columns.max(), rows.max())
     if case.by_click:
-        middle = int(np.argsort(rows)[len(rows) // 2])
-        at = slices.ijk_from_pixels(index, np.array([rows[middle], columns[middle]], dtype=float))
+        depth = ndimage.distance_transform_edt(np.pad(shown[index], 1))[1:-1, 1:-1]
+        click = np.array(np.unravel_index(depth.argmax(), depth.shape), dtype=float)
+        at = slices.ijk_from_pixels(index, click)
         prompt = PointPrompt(tuple(float(one) for one in at), True, plane)
     else:
         prompt = BoxPrompt.on_slice(tuple(int(side) for side in box), index, plane)
@@ -76,7 +78,7 @@ def draw(axes: Axes, case: Case, phantom: Phantom) -> None:
     if not case.worst and not case.by_click:
         axes.plot(*frame(rows, columns), color=PROMPT, lw=1.2)
     if case.by_click:
-        axes.plot(columns[middle], rows[middle], "o", ms=5, mfc=PROMPT, mec="black", mew=0.6)
+        axes.plot(click[1], click[0], "o", ms=5, mfc=PROMPT, mec="black", mew=0.6)
     axes.set_title(f"{case.title}\n{case.organ}, Dice {dice(found[index], shown[index]):.2f}", fontsize=8, loc="left")
 
 

@@ -34,7 +34,7 @@ from SegmentAnythingMedLib.volume import Volume
 
 SERIES = ("CT", "MR_T1", "PET")
 KINDS = ("CT", "MR")
-ORGANS = ("liver", "spleen", "right kidney", "stomach", "pancreas", "gallbladder", "aorta", "bladder", "left ventricle")
+ORGANS = ("liver", "spleen", "right kidney", "stomach", "pancreas", "gallbladder", "aorta", "colon", "left ventricle")
 AROUND = 60
 """Pixels kept round a sarcoma."""
 Case = tuple[str, Volume, np.ndarray, str]

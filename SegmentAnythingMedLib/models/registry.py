@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Iterable
@@ -17,9 +18,9 @@ from SegmentAnythingMedLib.resources import resource_path
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MODEL = "classic"
-"""Needs no weights and no further package. The embedded model takes its place once it carries outlines through volumes
-better (docs/benchmarks/embedded.md)."""
+FALLBACK_MODEL = "classic"
+"""Needs no weights and no further package."""
+_EMBEDDED, _EMBEDDED_NEEDS = "embedded", "onnxruntime"
 FOLDER_VARIABLE = "SEGMENT_ANYTHING_MED_MODELS"
 _EXTRAS = {"torch": "torch", "safetensors": "torch", "transformers": "sam3"}
 
@@ -31,6 +32,12 @@ def weights_folder() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "segment-anything-med" / "models"
+
+
+def default_model() -> str:
+    """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`."""
+    has_weights = (resource_path("Weights") / f"{_EMBEDDED}.onnx").is_file()
+    return _EMBEDDED if has_weights and importlib.util.find_spec(_EMBEDDED_NEEDS) else FALLBACK_MODEL
 
 
 class ModelRegistry:
@@ -144,7 +151,7 @@ def _missing_package(card: ModelCard, error: ModuleNotFoundError) -> str:
         return _unknown_family(card)
     extra = _EXTRAS.get(str(error.name).partition(".")[0])
     install = f"install segment-anything-med[{extra}]" if extra else f"install {error.name}"
-    return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {DEFAULT_MODEL}."
+    return f"Model {card.name!r} needs the package {error.name!r}: {install}, or use the model {FALLBACK_MODEL}."
 
 
 def _unknown_family(card: ModelCard) -> str:

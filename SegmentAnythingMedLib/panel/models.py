@@ -7,7 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.registry import DEFAULT_MODEL, ModelRegistry
+from SegmentAnythingMedLib.models.registry import ModelRegistry
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class ModelChoice:
 
 
 def model_choices(registry: ModelRegistry) -> tuple[ModelChoice, ...]:
-    """All models: those that are ready first, the default and the embedded one before the others."""
+    """All models: those that are ready first, the embedded and the classic one before the others."""
     importlib.invalidate_caches()
     choices = [_choice(registry, card) for card in registry.cards]
-    first = {DEFAULT_MODEL: 0, "embedded": 1}
+    first = {"embedded": 0, "classic": 1}
     return tuple(sorted(choices, key=lambda one: (not one.is_ready, first.get(one.card.name, 2), one.card.name)))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from SegmentAnythingMedLib.errors import ModelFileError
+from SegmentAnythingMedLib.models import embedded_opinions
 from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, SliceImage
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic import ClassicModel
@@ -78,7 +79,8 @@ def test_an_empty_answer_does_not_count_where_the_user_said_something():
     assert not answer.masks.any() and answer.presence < 0 and answer.quality[0] == 0
 
 
-def test_presence_of_a_tracked_slice_is_the_mean_less_the_offset():
+def test_presence_of_a_tracked_slice_is_the_weighted_mean_less_the_offset(monkeypatch):
+    monkeypatch.setattr(embedded_opinions, "PRESENCE_SHARE", 0.5)
     memory = Recall((Recalled(Pair(Memory(), Memory()), 0, 1),))
     for offset, there in ((0.0, True), (2.0, False)):
         weighing = Weighing(presence_offset=offset)
@@ -96,6 +98,17 @@ def test_agreement_raises_predicted_quality():
         model, features = a_pair(one(square()), one(other), weighing)
         qualities.append(float(model.predict(features, BOX).quality[0]))
     assert qualities[0] > qualities[1] > qualities[2]
+
+
+def test_a_carried_outline_is_trusted_less_far_from_a_key_slice_and_where_it_may_have_ended():
+    near, far = (Recall((Recalled(Pair(Memory(), Memory()), 0, gap),)) for gap in (1, -30))
+    model, features = a_pair(one(square()), one(square()))
+    surely = [float(model.predict(features, SlicePrompts(), memory).quality[0]) for memory in (near, far)]
+    assert surely[1] < 0.8 * surely[0]
+    model, features = a_pair(one(square(), presence=0.3), one(square(), presence=0.3))
+    assert model.predict(features, SlicePrompts(), near).quality[0] < 0.7 * surely[0]
+    prompted = [float(model.predict(features, BOX, memory).quality[0]) for memory in (near, far)]
+    assert prompted[0] == prompted[1], "the user said where it is"
 
 
 def test_a_click_chooses_among_the_candidates_of_both():
