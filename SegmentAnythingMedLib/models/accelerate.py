@@ -120,11 +120,16 @@ class Compiled:
 
         In bf16 some are not: memory attention over less than 3000 tokens gave NaN (OpenVINO 2026.4.1, with AMX).
         """
-        own = self._model.clone()
-        own.reshape({place: list(array.shape) for place, array in enumerate(arrays)})
-        request = self._compile(own).create_infer_request()
-        right = _are_close(self._infer(request, arrays), self._infer(self._general, arrays), _CLOSE[torch.bfloat16])
-        self._special[_shapes(arrays)] = request if right else self._general
+        request, general = self._general, self._infer(self._general, arrays)
+        try:
+            own = self._model.clone()
+            own.reshape({place: list(array.shape) for place, array in enumerate(arrays)})
+            special = self._compile(own).create_infer_request()
+            if _are_close(self._infer(special, arrays), general, _CLOSE[torch.bfloat16]):
+                request = special
+        except RuntimeError as error:  # not enough memory for another program: the general one goes on
+            log.warning("OpenVINO makes no program for these lengths: %s", str(error).strip()[:200])
+        self._special[_shapes(arrays)] = request
         if len(self._special) > _MOST_PROGRAMS:
             self._special.popitem(last=False)
 

@@ -1,8 +1,9 @@
 """The family without a network: intensity statistics, shape priors and a random walker, on numpy and scipy alone.
 
-It is the floor that every network must beat, the double of the tests, and the default until an embedded network
-exists. Every prompt and every memory becomes a map of log-odds on a small crop (`classic_prompts`,
-`classic_clicks`, `classic_propagation`); a random walker with priors (`classic_random_walk`) makes a mask of it.
+It is the floor that every network must beat, the double of the tests, the second opinion of the embedded network, and
+the default where onnxruntime is missing. Every prompt and every memory becomes a map of log-odds on a small crop
+(`classic_prompts`, `classic_clicks`, `classic_propagation`); a random walker with priors (`classic_random_walk`) makes
+a mask of it.
 """
 
 from __future__ import annotations

@@ -217,9 +217,14 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
         raise ModelUnavailableError(f"Model {card.name!r} has no option {', '.join(unknown)}: remove it.")
     if weights is None:
         raise ModelUnavailableError(f"Model {card.name!r} needs its weights {card.file!r}.")
-    run = OnnxRun(weights, int(settings.get("threads", 0)), card.sha256)
+    threads, alone = settings.get("threads", 0), settings.get("alone", False)
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0 or not isinstance(alone, bool):
+        raise ModelUnavailableError(
+            f"Model {card.name!r}: threads is a whole number from 0, alone true or false, not {threads!r}, {alone!r}."
+        )
+    run = OnnxRun(weights, threads, card.sha256)
     network = EmbeddedModel(replace(card, options=settings), run)
-    if settings.get("alone"):
+    if alone:
         return network
     return TwoOpinions(network, ClassicModel(card), Weighing.from_json(run.note("weighing")))
 

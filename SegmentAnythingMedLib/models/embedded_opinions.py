@@ -71,9 +71,10 @@ class Weighing:
             stored = json.loads(text)
             rows = {name: tuple(map(float, stored[name])) for name in ("joined", "network", "solver")}
             found = cls(**rows, presence_offset=float(stored["presence_offset"]))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ModelFileError(f"The weights' notes on quality cannot be read ({error}): get them again.") from error
-        if any(len(row) != len(getattr(cls, name)) or not np.isfinite(row).all() for name, row in rows.items()):
+        fits = all(isinstance(stored[name], list) and len(row) == len(getattr(cls, name)) for name, row in rows.items())
+        if not fits or not np.isfinite([*sum(rows.values(), ()), found.presence_offset]).all():
             raise ModelFileError("The weights' notes on quality do not fit this version: get them again.")
         return found
 
@@ -141,14 +142,18 @@ class TwoOpinions:
         the object is, a corrected answer is blended with one that does not know the earlier answer: a first answer
         that was far too small is left behind.
         """
-        opinions = self.opinions(features, prompts, memories, previous, multimask)
+        said, prompts = prompts, _distinct(prompts)
         by_marks = prompts.mask is None and prompts.box_rc is None and prompts.lasso_rc is None and memories.is_empty
-        if by_marks and previous is None and prompts.is_single_click:
-            return self.choose(opinions, MOST_CANDIDATES if multimask else 1)
-        answer = self.join(opinions, prompts, _gap(memories))
-        if not by_marks or previous is None:
-            return answer
-        return _blended(answer, self.join(self.opinions(features, prompts), prompts))
+        grown = previous is not None and _is_of_fewer(previous, prompts)
+        if by_marks and not prompts.is_empty and (previous is None or (_is_of_prompts(previous) and not grown)):
+            single = prompts.is_single_click
+            opinions = self.opinions(features, prompts, multimask=multimask and single)
+            answer = self.choose(opinions, MOST_CANDIDATES if multimask and single else 1)
+        else:
+            answer = self.join(self.opinions(features, prompts, memories, previous), prompts, _gap(memories))
+            if by_marks and grown:
+                answer = _blended(answer, self.join(self.opinions(features, prompts), prompts))
+        return replace(answer, state=said)
 
     def opinions(
         self,
@@ -221,6 +226,33 @@ def _blended(answer: Prediction, afresh: Prediction) -> Prediction:
         return answer
     logits = (1 - AFRESH) * answer.logits[:1] + AFRESH * afresh.logits[:1]
     return replace(answer, logits=logits.astype(np.float32), quality=answer.quality[:1], order=())
+
+
+def _distinct(prompts: SlicePrompts) -> SlicePrompts:
+    """Without clicks that repeat others."""
+    marks = np.column_stack([prompts.points_rc, prompts.positive])
+    rows = np.sort(np.unique(marks, axis=0, return_index=True)[1]) if len(marks) else []
+    if len(rows) == len(marks):
+        return prompts
+    return replace(prompts, points_rc=prompts.points_rc[rows], positive=prompts.positive[rows])
+
+
+def _is_of_prompts(prediction: Prediction) -> bool:
+    """Whether clicks, boxes and the like gave it, and not a painted mask."""
+    return isinstance(prediction.state, SlicePrompts) and prediction.state.mask is None
+
+
+def _is_of_fewer(prediction: Prediction, prompts: SlicePrompts) -> bool:
+    """Whether it answers some clicks and scribbles, to which the prompts add others."""
+    before = prediction.state
+    if not _is_of_prompts(prediction) or before.is_empty or before.box_rc is not None or before.lasso_rc is not None:
+        return False
+    return _marks(before) < _marks(prompts)
+
+
+def _marks(prompts: SlicePrompts) -> set[tuple[object, ...]]:
+    clicks = {(*point, side) for point, side in zip(prompts.points_rc.tolist(), prompts.positive.tolist(), strict=True)}
+    return clicks | {(np.asarray(curve).tobytes(), side) for curve, side in prompts.scribbles}
 
 
 def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) -> np.ndarray:

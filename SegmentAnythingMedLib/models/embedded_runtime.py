@@ -61,11 +61,16 @@ class OnnxRun:
     def __init__(self, path: Path, threads: int = 0, sha256: str = "") -> None:
         try:
             import onnxruntime
+
+            onnxruntime.disable_telemetry_events()
         except ModuleNotFoundError as error:
             raise ModelUnavailableError(
                 "The embedded model needs the package 'onnxruntime': install onnxruntime, or use the model classic."
             ) from error
-        onnxruntime.disable_telemetry_events()
+        except (ImportError, OSError, AttributeError) as error:
+            raise ModelUnavailableError(
+                f"The package 'onnxruntime' is broken ({error}): install onnxruntime anew, or use the model classic."
+            ) from error
         content = _checked(path, sha256)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or thread_count()

@@ -37,7 +37,9 @@ def weights_folder() -> Path:
 def default_model() -> str:
     """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`."""
     has_weights = (resource_path("Weights") / f"{_EMBEDDED}.onnx").is_file()
-    return _EMBEDDED if has_weights and importlib.util.find_spec(_EMBEDDED_NEEDS) else FALLBACK_MODEL
+    found = importlib.util.find_spec(_EMBEDDED_NEEDS)
+    # An empty folder that an uninstallation left behind is found, too, but has no origin.
+    return _EMBEDDED if has_weights and found is not None and found.origin else FALLBACK_MODEL
 
 
 class ModelRegistry:

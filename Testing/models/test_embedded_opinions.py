@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -164,7 +166,10 @@ def test_a_first_answer_that_was_too_small_is_left_behind():
     model = TwoOpinions(HoldsOn(None), HoldsOn(None))
     features = model.encode_slices([SliceImage(np.zeros((1, *SHAPE), np.float32), (1.0, 1.0))])[0]
     clicks = SlicePrompts(np.array([[20.0, 20.0], [10.0, 10.0]]), np.array([True, True]))
-    assert (model.predict(features, clicks, previous=one(small)).masks[0] == large).all()
+    first = replace(one(small), state=CLICK)
+    assert (model.predict(features, clicks, previous=first).masks[0] == large).all()
+    painted = model.predict(features, clicks, previous=one(small))
+    assert (painted.masks[0] == small).all(), "clicks do not describe what was painted"
     memory = Recall((Recalled(Pair(Memory(), Memory()), 0, 1),))
     tracked = model.predict(features, clicks, memory, one(small))
     assert (tracked.masks[0] == small).all(), "clicks on a tracked slice correct; they do not describe the object"
@@ -172,10 +177,31 @@ def test_a_first_answer_that_was_too_small_is_left_behind():
     assert (model.predict(features, boxed, previous=one(small)).masks[0] == small).all()
 
 
+def test_the_same_click_again_gives_the_same_answer():
+    class Knows(Says):
+        """Is worse where it knows an earlier answer."""
+
+        def predict(self, features, prompts, recall=Recall(), previous=None, multimask=False):  # noqa: B008
+            return one(square() if previous is None and len(prompts.points_rc) == 1 else square(19, 23))
+
+    model = TwoOpinions(Knows(None), Knows(None))
+    features = model.encode_slices([SliceImage(np.zeros((1, *SHAPE), np.float32), (1.0, 1.0))])[0]
+    first = model.predict(features, CLICK)
+    twice = SlicePrompts(np.repeat(CLICK.points_rc, 2, 0), np.array([True, True]))
+    for prompts in (CLICK, twice):
+        again = model.predict(features, prompts, previous=first)
+        assert (again.masks[0] == square()).all() and again.state is prompts
+
+
 def test_a_weighing_survives_its_text_and_a_damaged_one_is_named():
     weighing = Weighing((1.0, 2.0, 3.0, 4.0, 5.0), presence_offset=0.5)
     assert Weighing.from_json(weighing.to_json()) == weighing
     assert Weighing.from_json("") == Weighing()
-    for text in ("{", "[]", "{}", weighing.to_json().replace("5.0", "NaN"), weighing.to_json().replace(", 5.0", "")):
+    written = weighing.to_json()
+    numbers = "[1.0, 2.0, 3.0, 4.0, 5.0]"
+    damaged = [written.replace("0.5}", end) for end in ("NaN}", "Infinity}", "1" + 400 * "0" + "}")]
+    damaged += [written.replace(numbers, '"12345"'), written.replace("5.0", "NaN"), written.replace(", 5.0", "")]
+    for text in (*damaged, "[" * 100_000, "{", "[]", "{}"):
+        assert text != written
         with pytest.raises(ModelFileError, match="get them again"):
             Weighing.from_json(text)
