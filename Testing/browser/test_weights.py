@@ -12,6 +12,7 @@ import pytest
 from browser.app_page import AppPage, Server, wait_until
 
 from SegmentAnythingMedLib.errors import VolumeError
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.web.session_app import SessionConfig
 from Testing.models.weights_server import Behaviour, make_certificate
 from Testing.models.weights_server import serving as serving_weights
@@ -69,7 +70,7 @@ def test_weights_are_offered_fetched_cancelled_gone_on_with_used_and_removed(
     box.select_option("mine")
     app.until("get('weights').yes === 'Accept and download'")
     assert "Licence: MIT" in words(app) and "FOR RESEARCH ONLY" in words(app) and "Nobody 2025" in words(app)
-    assert box.input_value() == "classic" and source.asked == []
+    assert box.input_value() == default_model() and source.asked == []
     app.press("weights-no")
     app.until("get('weights').lines.length === 0")
     box.select_option("mine")
