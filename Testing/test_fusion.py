@@ -172,8 +172,8 @@ def hidden_ball(tmp_path: Path) -> np.ndarray:
 def segment(folder: Path, ball: np.ndarray, *more: object) -> tuple[int, float]:
     k, j, i = (round(float(places.mean())) for places in np.nonzero(ball))
     code = cli.main(
-        ["segment", str(folder / "CT.nii.gz"), "--window", "soft-tissue", "--point", str(i), str(j), str(k),
-         "--output", str(folder / "out.nii.gz"), *map(str, more)]
+        ["segment", str(folder / "CT.nii.gz"), "--window", "soft-tissue", "--model", "classic",
+         "--point", str(i), str(j), str(k), "--output", str(folder / "out.nii.gz"), *map(str, more)]
     )  # fmt: skip
     mask = read_labels(folder / "out.nii.gz").segments[0].mask if code == 0 else np.zeros_like(ball)
     return code, dice(mask, ball)

@@ -13,6 +13,7 @@ from desktop.desk import Desk
 from mrml.controlling import box
 from PySide6 import QtWidgets
 
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.models.weights.task import Outcome, Task
 from SegmentAnythingMedLib.panel.weights_process import News, Step, Stopped
 
@@ -195,7 +196,7 @@ def test_removing_asks_and_leaves_the_model_that_is_gone(desk_with_weights: Desk
     desk.ui.weightsYesButton.click()
     (models / "mine.safetensors").unlink()
     hear(desk, Outcome("mine"))
-    assert desk.controller.link.model == "classic" and chosen(desk) == "classic"
+    assert desk.controller.link.model == chosen(desk) == default_model()
     assert desk.controller.status == "The weights of mine were deleted." and not desk.ui.weightsRemoveButton.enabled
 
 
