@@ -270,7 +270,7 @@ def test_cancelling_before_the_voxels_have_arrived_ends_it_too(drive: Callable[.
 def test_a_killed_worker_keeps_time_points_that_are_done_and_says_so(
     drive: Callable[..., Driver], movie: Movie
 ) -> None:
-    driver = outlined(drive(delay=0.08), movie)
+    driver = outlined(drive(delay=0.15), movie)
     controller = driver.controller
     controller.propagate_through_time()
     driver.until(lambda: controller._run_through_time is not None and len(controller._run_through_time.written) >= 1)
