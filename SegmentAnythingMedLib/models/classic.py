@@ -196,14 +196,15 @@ def _prediction(
     """The best candidates on the whole slice, best first."""
     if not candidates:
         return Prediction(np.full((1, *features.shape), -FAR, np.float32), np.zeros(1), -FAR, prompts)
-    candidates = sorted(candidates, key=predicted_quality, reverse=True)
+    found = np.array([predicted_quality(candidate) for candidate in candidates])
+    order = np.argsort(-found, kind="stable")
+    candidates, found = [candidates[row] for row in order], found[order]
     wholes = [candidate.crop.frame.give(candidate.logits) for candidate in candidates]
     rows = distinct([whole > 0 for whole in wholes])[:kept]
     logits = np.stack([wholes[row] for row in rows])
     for one in logits:
         seeds.write(one)
-    quality = np.array([predicted_quality(candidates[row]) for row in rows])
-    return Prediction(logits, quality, candidates[rows[0]].presence, prompts)
+    return Prediction(logits, found[rows], candidates[rows[0]].presence, prompts)
 
 
 def _confirmed(mask: np.ndarray, shape: tuple[int, int], prompts: SlicePrompts) -> Prediction:
