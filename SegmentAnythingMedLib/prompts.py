@@ -185,6 +185,19 @@ class SlicePrompts:
         alone = self.box_rc is None and not self.scribbles and self.lasso_rc is None and self.mask is None
         return alone and len(self.points_rc) == 1 and bool(self.positive[0])
 
+    @property
+    def marks(self) -> frozenset[tuple[object, ...]]:
+        """Clicks and scribbles, each with its side, to tell whether other prompts hold the same."""
+        clicks = zip(map(tuple, self.points_rc.tolist()), self.positive.tolist(), strict=True)
+        curves = ((tuple(map(tuple, np.asarray(curve).tolist())), bool(side)) for curve, side in self.scribbles)
+        return frozenset(("click", *one) for one in clicks) | frozenset(("scribble", *one) for one in curves)
+
+    def encloses_as(self, other: SlicePrompts) -> bool:
+        """Whether both have the same box and the same lasso, or neither has any."""
+        mine, theirs = self.lasso_rc, other.lasso_rc
+        same_lasso = (mine is None) == (theirs is None) and (mine is None or np.array_equal(mine, theirs))
+        return self.box_rc == other.box_rc and same_lasso
+
 
 def slice_index(prompt: Prompt, slices: SliceGeometry) -> int:
     """The slice a prompt lies on.

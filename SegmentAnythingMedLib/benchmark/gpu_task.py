@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from SegmentAnythingMedLib.benchmark import reference_sam2
 from SegmentAnythingMedLib.benchmark.gpu_rows import Setting
-from SegmentAnythingMedLib.benchmark.speed_contenders import Task
+from SegmentAnythingMedLib.benchmark.speed_contenders import Recording, Task
 from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry
-from SegmentAnythingMedLib.models.base import Prediction
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import PRECISIONS
 from SegmentAnythingMedLib.models.networks.hiera import HieraConfig
@@ -168,7 +167,7 @@ class Ours(Runner):
 
     def logits(self) -> dict[int, np.ndarray]:
         """(S, S) logits of the first object by slice."""
-        recording = _Recording(self.model)
+        recording = Recording(self.model)
         session = self.session(recording)
         found = {}
         for result in session.propagate([1], plane=_PLANE, first=0, last=self.task.count - 1):
@@ -226,20 +225,6 @@ class Reference(Runner):
 def _called_again(function: Function, inputs: tuple[Any, ...]) -> Replay:
     """What stands in for a CUDA graph where there is no GPU."""
     return lambda: function(*inputs)
-
-
-class _Recording:
-    """A model that keeps its newest prediction."""
-
-    def __init__(self, model: Sam2Model) -> None:
-        self._model, self.newest = model, None
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._model, name)
-
-    def predict(self, *arguments: object, **options: object) -> Prediction:
-        self.newest = self._model.predict(*arguments, **options)
-        return self.newest
 
 
 @contextmanager

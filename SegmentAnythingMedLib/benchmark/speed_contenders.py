@@ -243,7 +243,7 @@ class Ours:
 
     def logits(self) -> dict[int, np.ndarray]:
         """(S, S) logits of each tracked slice."""
-        session = self._session(_Recording(self._model))
+        session = self._session(Recording(self._model))
         self._outline(session, 1)
         return {found.key.index: session.model.newest.logits[0] for found in self._tracked(session, [1])}
 
@@ -312,7 +312,7 @@ class Staged:
         return found
 
 
-class _Recording:
+class Recording:
     """A model that keeps its newest prediction."""
 
     def __init__(self, model: Sam2Model) -> None:

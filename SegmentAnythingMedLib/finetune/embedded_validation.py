@@ -17,14 +17,14 @@ import torch
 from scipy import ndimage, stats
 
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedNetwork
-from SegmentAnythingMedLib.finetune.embedded_weighing import Judgements, dice
+from SegmentAnythingMedLib.finetune.embedded_weighing import Judgements
 from SegmentAnythingMedLib.finetune.stack import Stack, load_stacks
 from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, SliceImage
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic import ClassicModel
 from SegmentAnythingMedLib.models.embedded import EmbeddedModel
 from SegmentAnythingMedLib.models.embedded_crop import mask_box
-from SegmentAnythingMedLib.models.embedded_opinions import MOST_CANDIDATES, Pair, TwoOpinions
+from SegmentAnythingMedLib.models.embedded_opinions import MOST_CANDIDATES, Pair, TwoOpinions, dice
 from SegmentAnythingMedLib.models.embedded_runtime import Answer
 from SegmentAnythingMedLib.prompts import SlicePrompts
 

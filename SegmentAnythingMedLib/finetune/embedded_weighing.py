@@ -9,7 +9,13 @@ import numpy as np
 from scipy import optimize, special
 
 from SegmentAnythingMedLib.models.base import Prediction
-from SegmentAnythingMedLib.models.embedded_opinions import Weighing, candidate_clues, joined_clues, joined_presence
+from SegmentAnythingMedLib.models.embedded_opinions import (
+    Weighing,
+    candidate_clues,
+    dice,
+    joined_clues,
+    joined_presence,
+)
 
 SMALL = 1e-3
 """Penalty on squared coefficients: keeps them finite where clues say the same."""
@@ -57,12 +63,6 @@ def presence_offset(presence: Iterable[tuple[bool, float]]) -> float:
     offsets = np.linspace(-2.0, 4.0, 61)
     right = [2 * (inside > offset).mean() + (beyond <= offset).mean() for offset in offsets]
     return round(float(offsets[int(np.argmax(right))]), 2)
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two bool arrays; 1 if both are empty."""
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2.0 * np.count_nonzero(a & b) / total if total else 1.0
 
 
 def _regression(judged: _Judged) -> tuple[float, ...]:

@@ -36,7 +36,7 @@ def export(network: EmbeddedNetwork, path: Path, half: bool = True, notes: Mappi
     half
         Store weights in 16 bits, 8 MB in place of 16; the runtime widens them once, at load, and computes in 32.
     notes
-        Kept in the file's metadata; ``quality_calibration`` is read by `models.embedded_runtime`.
+        Kept in the file's metadata; ``weighing`` is read by `models.embedded`.
     """
     import onnx
 

@@ -219,18 +219,7 @@ def _extends(prompts: SlicePrompts, previous: Prediction) -> bool:
     before = previous.state
     if not isinstance(before, SlicePrompts):
         return True
-    same_frame = before.box_rc == prompts.box_rc and _same(before.lasso_rc, prompts.lasso_rc)
-    clicks = {(*point, side) for point, side in zip(prompts.points_rc.tolist(), prompts.positive, strict=True)}
-    kept = all((*point, side) in clicks for point, side in zip(before.points_rc.tolist(), before.positive, strict=True))
-    drawn = all(
-        any(side == other and _same(curve, line) for line, other in prompts.scribbles)
-        for curve, side in before.scribbles
-    )
-    return same_frame and kept and drawn and before.mask is None
-
-
-def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
+    return before.encloses_as(prompts) and before.marks <= prompts.marks and before.mask is None
 
 
 def _box_with(box_rc: np.ndarray, seeds: Seeds) -> np.ndarray:

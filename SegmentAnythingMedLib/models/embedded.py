@@ -35,12 +35,10 @@ from SegmentAnythingMedLib.models.embedded_context import (
     united,
 )
 from SegmentAnythingMedLib.models.embedded_crop import FINE_SIZE, INPUT_SIZE, Frame, mask_box
-from SegmentAnythingMedLib.models.embedded_opinions import TwoOpinions, Weighing
+from SegmentAnythingMedLib.models.embedded_opinions import FAR, TwoOpinions, Weighing
 from SegmentAnythingMedLib.models.embedded_runtime import OnnxRun, Run
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
-FAR = 10.0
-"""Logit of what is certain."""
 FINE_ABOVE = 3.0
 """Slice pixels per network pixel from which on the window is shown at `FINE_SIZE`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -97,23 +96,12 @@ def refined(prompts: SlicePrompts, previous: Prediction | None) -> Prediction | 
     before = previous.state
     if not isinstance(before, SlicePrompts):
         return previous if not prompts.is_empty else None
-    same = before.box_rc == prompts.box_rc and _same(before.lasso_rc, prompts.lasso_rc) and before.mask is None
-    return previous if same and set(_marks(before)) < set(_marks(prompts)) else None
-
-
-def _marks(prompts: SlicePrompts) -> Iterator[tuple[object, ...]]:
-    for point, positive in zip(prompts.points_rc.tolist(), prompts.positive.tolist(), strict=True):
-        yield (*point, positive)
-    for curve, positive in prompts.scribbles:
-        yield np.asarray(curve).tobytes(), positive
+    same = before.encloses_as(prompts) and before.mask is None
+    return previous if same and before.marks < prompts.marks else None
 
 
 def _encloses(prompts: SlicePrompts) -> bool:
     return prompts.box_rc is not None or prompts.lasso_rc is not None
-
-
-def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _point_boxes(points_rc: np.ndarray) -> list[Box]:

@@ -138,12 +138,14 @@ class TwoOpinions:
     ) -> Prediction:
         """The pure function under `predict`.
 
-        For a single click the best candidates of both, else both joined. Where clicks and scribbles alone say where
-        the object is, a corrected answer is blended with one that does not know the earlier answer: a first answer
-        that was far too small is left behind.
+        A mask prompt is the answer. For a single click the best candidates of both, else both joined. Where clicks and
+        scribbles alone say where the object is, a corrected answer is blended with one that does not know the earlier
+        answer: a first answer that was far too small is left behind.
         """
+        if prompts.mask is not None:
+            return self._network.predict(features.network, prompts)
         said, prompts = prompts, _distinct(prompts)
-        by_marks = prompts.mask is None and prompts.box_rc is None and prompts.lasso_rc is None and memories.is_empty
+        by_marks = prompts.box_rc is None and prompts.lasso_rc is None and memories.is_empty
         grown = previous is not None and _is_of_fewer(previous, prompts)
         if by_marks and not prompts.is_empty and (previous is None or (_is_of_prompts(previous) and not grown)):
             single = prompts.is_single_click
@@ -165,8 +167,6 @@ class TwoOpinions:
     ) -> tuple[Prediction, Prediction]:
         """What the network and the solver say, see `track_step`."""
         network = self._network.predict(features.network, prompts, _part(memories, "network"), previous, multimask)
-        if prompts.mask is not None:
-            return network, network
         solver = self._solver.predict(features.solver, prompts, _part(memories, "solver"), previous, multimask)
         return network, solver
 
@@ -181,7 +181,7 @@ class TwoOpinions:
         for row in np.argsort(-quality, kind="stable"):
             if len(kept) == count or (kept and not masks[row].any()):
                 break
-            if all(_dice(masks[row], masks[other]) < _ALIKE for other in kept):
+            if all(dice(masks[row], masks[other]) < _ALIKE for other in kept):
                 kept.append(int(row))
         presence = FAR if masks[kept[0]].any() else -FAR
         return Prediction(logits[kept], quality[kept].astype(np.float32), presence, network.state)
@@ -192,8 +192,6 @@ class TwoOpinions:
         ``gap`` is how many slices the nearest key slice is away, for an outline that is carried.
         """
         network, solver = opinions
-        if prompts.mask is not None:
-            return network
         seen = [bool(one.masks[0].any()) for one in opinions]
         if not prompts.is_empty and sum(seen) == 1:
             found = opinions[seen.index(True)]
@@ -247,12 +245,7 @@ def _is_of_fewer(prediction: Prediction, prompts: SlicePrompts) -> bool:
     before = prediction.state
     if not _is_of_prompts(prediction) or before.is_empty or before.box_rc is not None or before.lasso_rc is not None:
         return False
-    return _marks(before) < _marks(prompts)
-
-
-def _marks(prompts: SlicePrompts) -> set[tuple[object, ...]]:
-    clicks = {(*point, side) for point, side in zip(prompts.points_rc.tolist(), prompts.positive.tolist(), strict=True)}
-    return clicks | {(np.asarray(curve).tobytes(), side) for curve, side in prompts.scribbles}
+    return before.marks < prompts.marks
 
 
 def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) -> np.ndarray:
@@ -265,7 +258,7 @@ def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) ->
     probability = expit(logits[inside])
     kept = np.where(mask[inside], probability, 0.0).sum()
     sharpness = kept / max(mask.sum() + probability.sum() - kept, 1e-6)
-    return np.array([1.0, _odds(network.quality[0]), _odds(solver.quality[0]), _dice(mine, other), _odds(sharpness)])
+    return np.array([1.0, _odds(network.quality[0]), _odds(solver.quality[0]), dice(mine, other), _odds(sharpness)])
 
 
 def joined_presence(network: Prediction, solver: Prediction) -> float:
@@ -281,7 +274,7 @@ def candidate_clues(network: Prediction, solver: Prediction) -> tuple[np.ndarray
     (network first), their Dice, and both qualities times the Dice.
     """
     mine, other = _odds(network.quality), _odds(solver.quality)
-    overlaps = np.array([[_dice(one, two) for two in solver.masks] for one in network.masks])
+    overlaps = np.array([[dice(one, two) for two in solver.masks] for one in network.masks])
     friends = (overlaps * solver.quality).argmax(1)
     fans = (overlaps * network.quality[:, None]).argmax(0)
     of_network = _clues(mine, other[friends], overlaps[np.arange(len(mine)), friends])
@@ -311,6 +304,7 @@ def _odds(quality: float | np.ndarray) -> np.ndarray:
     return np.log(quality / (1 - quality))
 
 
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two bool arrays; 1 if both are empty."""
     total = int(a.sum()) + int(b.sum())
     return 2.0 * int((a & b).sum()) / total if total else 1.0
