@@ -93,7 +93,7 @@ def _segmented(patient: Patient, model: Sam2Model, organ: str) -> np.ndarray:
     session = VolumeSession(patient.volume, model)
     index, box = largest_slice_box(truth, _PLANE.axis)
     key = session.add_prompt(1, BoxPrompt.on_slice(box, index, _PLANE))
-    session.segment_slice(1, key)
-    for _ in session.propagate([1], plane=_PLANE, first=int(there[0]), last=int(there[-1])):
-        pass
+    if session.segment_slice(1, key).mask.any():  # a network that was hardly trained may find nothing to carry
+        for _ in session.propagate([1], plane=_PLANE, first=int(there[0]), last=int(there[-1])):
+            pass
     return session.labelmap(1) > 0
