@@ -55,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slices", type=int, default=16, help="of a propagation, 10 or more (speed)")
     parser.add_argument("--rounds", type=int, default=3, help="by turns (speed)")
     parser.add_argument("--threads", type=int, default=1, help="of every runtime (speed)")
-    parser.add_argument("--backends", nargs="+", default=["torch", "openvino"], help="ways to run our networks (speed)")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=["torch", "openvino", "openvino merged"],
+        help="ways to run our networks (speed)",
+    )
     parser.add_argument("--precision", default="auto", help="fp32, bf16 or auto (speed-session)")
     parser.add_argument("--minutes", type=float, default=12, help="of training (speed-dice)")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], help="of everyone (speed)")

@@ -4,9 +4,7 @@ What a slice goes through (prompts, candidates, memories) is SAM 2's, so `load` 
 network differs. Efficient MedSAM2 (Ma et al. 2025, arXiv 2504.03600) is the same network with other weights.
 
 Options of a card: ``size`` (ti, s; if left out, the file tells), ``cross_attention`` (full, pooled-1, pooled-2: which
-of the published ways a slice looks at its memories; the file does not tell), ``precision`` (fp32, bf16, fp16),
-``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in place of a file, for tests and benchmarks
-of speed.
+of the published ways a slice looks at its memories; the file does not tell), and those of `sam2` but for ``version``.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ import torch
 
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.device import choose_device, choose_precision
+from SegmentAnythingMedLib.models.device import choose_device
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
 from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
 from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamConfig, EfficientTamNetwork
-from SegmentAnythingMedLib.models.sam2 import Sam2Model
+from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device, wanted_precision
 
 
 def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> Sam2Model:
@@ -49,9 +47,10 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
     where = choose_device(device)
     settings = {**card.options, **options}
     check_numbers(card, settings)
-    precision = choose_precision(str(settings.get("precision", "fp32")))
+    precision = wanted_precision(settings, weights, where)
     network = _network(card, weights, settings)
-    return Sam2Model(replace(card, options=settings), network.to(where).eval(), precision)
+    on_device(network, where, precision, settings, weights)
+    return Sam2Model(replace(card, options=settings), network, precision)
 
 
 def _network(card: ModelCard, weights: Path | None, settings: Mapping[str, object]) -> EfficientTamNetwork:

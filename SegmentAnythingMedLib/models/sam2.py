@@ -1,10 +1,12 @@
 """SAM 2 and 2.1 (Ravi et al. 2024, arXiv 2408.00714) and models fine-tuned from them, behind the engine's seam.
 
 Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (auto, fp32,
-bf16, fp16; fp32 with random weights), ``memory_slots``, ``max_pointers``; ``random_seed`` builds random weights in
-place of a file, for tests and benchmarks of speed. ``encoder_batch`` (slices encoded at once) and ``object_batch``
-(objects tracked at once) are 8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch, openvino). Only a GPU
-looks at ``compile`` (none, encoder, all) and ``graphs`` (whether calls are recorded as CUDA graphs, false).
+bf16, fp16; fp32 with random weights), ``memory_slots``, ``max_pointers``, ``cross_attention`` (full; pooled-1 merges
+2 x 2 cells of each memory, as EfficientTAM does: a quarter of that work, and slightly other masks). ``random_seed``
+builds random weights in place of a file, for tests and benchmarks of speed. ``encoder_batch`` (slices encoded at once)
+and ``object_batch`` (objects tracked at once) are 8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch,
+openvino). Only a GPU looks at ``compile`` (none, encoder, all) and ``graphs`` (whether calls are recorded as CUDA
+graphs, false).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
 from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, read_checkpoint
 from SegmentAnythingMedLib.models.networks.on_gpu import Compile, keep_weights_in, make_faster
+from SegmentAnythingMedLib.models.networks.pooled_attention import CrossAttention
 from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, ImageFeatures, Sam2Config, Sam2Network
 from SegmentAnythingMedLib.models.networks.short_long_network import ShortLongNetwork, is_short_long
 from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
@@ -340,7 +343,7 @@ def _engine(settings: Mapping[str, object], weights: Path | None) -> str:
 
 def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, object]) -> Sam2Network:
     state = read_checkpoint(weights, card.sha256 or None)
-    config = infer_sam2_config(state, card.input_size)
+    config = replace(infer_sam2_config(state, card.input_size), cross_attention=_cross_attention(settings))
     promised = _config(card, settings)
     if promised is not None and promised != config:
         raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
@@ -361,6 +364,7 @@ def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
     check_numbers(card, settings)
     try:
         Compile(settings.get("compile", "none"))
+        _cross_attention(settings)
         _config(card, settings)
     except ValueError as error:
         raise ModelFileError(f"Model {card.name!r}: the option {error}") from error
@@ -369,7 +373,12 @@ def _check(card: ModelCard, settings: Mapping[str, object]) -> None:
 def _config(card: ModelCard, settings: Mapping[str, object]) -> Sam2Config | None:
     if "size" not in settings:
         return None
-    return Sam2Config.released(str(settings["size"]), str(settings.get("version", "2.1")), card.input_size)
+    config = Sam2Config.released(str(settings["size"]), str(settings.get("version", "2.1")), card.input_size)
+    return replace(config, cross_attention=_cross_attention(settings))
+
+
+def _cross_attention(settings: Mapping[str, object]) -> CrossAttention:
+    return CrossAttention.named(str(settings.get("cross_attention", "full")))
 
 
 def _prediction(decoded: DecodedMasks, placement: Placement, multimask: bool) -> Prediction:

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "torch", "openvino")
 ENGINE_VARIABLE = "SEGMENT_ANYTHING_MED_ENGINE"
 """Environment variable that says what computes models whose card does not say it."""
-_MOST_TABLES = 8  # of rotations, 8 MB each at 512 px: for each number of memories and pointers while they fill
 
 
 def make_ready(network: Sam2Network, precision: torch.dtype, engine: str = "auto", cache: Path | None = None) -> str:
@@ -93,9 +92,9 @@ def run_in_openvino(network: Sam2Network, accelerator: Accelerator, precision: t
     side = network.config.image_size
     network.encode_image = _EncodeImage(network.encode_image, compiled["image_encoder"], side)
     network.decode_masks = _DecodeMasks(network.decode_masks, compiled["mask_decoder"], network.decoded)
-    if "memory_attention" in compiled:
-        attention = network.memory_attention
-        attention.forward = _Attend(attention.forward, compiled["memory_attention"], _loose(network))
+    attention = network.memory_attention
+    part = MemoryAttentionPart.of(attention, _loose(network))
+    attention.forward = _Attend(attention.forward, compiled["memory_attention"], part)
     extra = side, network.enlarged
     network.encode_memory = _EncodeMemory(network.encode_memory, compiled["memory_encoder"], extra)
 
@@ -119,14 +118,12 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
         Part("image_encoder", image, (pixels,), None, precision),
         Part("mask_decoder", DecoderPart(network).eval(), decoded),
     ]
-    if MemoryAttentionPart.fits(network.memory_attention):
-        rotation = network.memory_rotation(*embedding.shape[2:])
-        maps = config.memory_slots  # as many as SAM 2 looks back on once its memory is full
-        memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
-        tables = MemoryAttentionPart.tables(rotation, maps, 0, _loose(network))
-        example = MemoryAttentionPart.arguments(embedding, memory, position, tables)
-        attention, growing = MemoryAttentionPart(network.memory_attention).eval(), {1: 1, 2: 1, 3: 0, 4: 0, 5: 0}
-        found.append(Part("memory_attention", attention, example, growing, precision, fused=False))
+    rotation = network.memory_rotation(*embedding.shape[2:])
+    maps = config.memory_slots  # as many as SAM 2 looks back on once its memory is full
+    memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
+    attention = MemoryAttentionPart.of(network.memory_attention, _loose(network)).eval()
+    example = attention.arguments(embedding, memory, position, maps, rotation)
+    found.append(Part("memory_attention", attention, example, attention.growing, precision, fused=False))
     remembered = embedding, random(1, 1, side, side), torch.ones(1, 1)
     found.append(Part("memory_encoder", MemoryEncoderPart(network).eval(), remembered, None, precision))
     return [replace(one, name=f"{one.name}-{side}") for one in found]
@@ -200,24 +197,11 @@ class _DecodeMasks(_Replaced):
 class _Attend(_Replaced):
     """`MemoryAttention.forward` of one object."""
 
-    def __init__(self, plain: Callable[..., Any], compiled: Compiled, loose: int) -> None:
-        super().__init__(plain, compiled, loose)
-        self._tables: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
-
     def _fits(self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation) -> bool:
-        return len(memory) == 1
+        return len(memory) == 1 and maps >= self._extra.fewest_maps
 
-    def _compute(self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation) -> Tensor:
-        tables = self._tables_for(maps, memory.shape[1] - maps * len(rotation[0]), rotation)
-        return self._compiled(*MemoryAttentionPart.arguments(embedding, memory, position, tables))[0]
-
-    def _tables_for(self, maps: int, unplaced: int, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-        key = maps, unplaced, *rotation[0].shape
-        if key not in self._tables:
-            if len(self._tables) >= _MOST_TABLES:
-                self._tables.clear()
-            self._tables[key] = MemoryAttentionPart.tables(rotation, maps, unplaced, self._extra)
-        return self._tables[key]
+    def _compute(self, *arguments: Any) -> Tensor:
+        return self._compiled(*self._extra.arguments(*arguments))[0]
 
 
 class _EncodeMemory(_Replaced):

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from SegmentAnythingMedLib.benchmark import small_sam2, speed, speed_children, speed_dice, speed_session  # noqa: E402
 from SegmentAnythingMedLib.benchmark.speed import SpeedRow, SpeedRun  # noqa: E402
 from SegmentAnythingMedLib.benchmark.speed_contenders import SliceTimes, Task  # noqa: E402
+from SegmentAnythingMedLib.errors import SegmentAnythingMedError  # noqa: E402
 
 SECONDS = {
     ("ours, torch fp32", "first"): 0.45,
@@ -62,6 +63,30 @@ def test_a_run_in_fp32_alone_has_its_lines(a_run: SpeedRun) -> None:
     rows = tuple(row for row in a_run.rows if row.name.endswith("fp32"))
     lines = speed.acceptance(replace(a_run, rows=rows, peaks={"fp32": 200.0}))
     assert [line.figures for line in lines] == ["2.22x", "100%", "2.0e-06"]
+
+
+def test_what_is_lossy_has_lines_of_its_own_and_never_is_the_fastest(a_run: SpeedRun) -> None:
+    name, before = "ours, openvino merged bf16", speed.acceptance(a_run)
+    seconds = {"first": 0.1, "second": 0.05, "three again": 0.2}
+    added = tuple(SpeedRow("tiny", 512, name, part, value, value, 1) for part, value in seconds.items())
+    stages = STAGES | {name: STAGES["ours, torch bf16"]}
+    run = replace(a_run, rows=a_run.rows + added, stages=stages)
+    lines = speed.acceptance(run)
+    own = [line for line in lines if name in str(line)]
+    assert [line.figures for line in own] == ["10.00x", "20.0x", "2.50x"]
+    assert [line for line in lines if line not in own] == before
+    assert f"| {name} | 100 | 80 | 10 |" in speed.markdown([run], {}), "its operations were not counted"
+
+
+def test_without_the_reference_nothing_is_judged(a_run: SpeedRun) -> None:
+    rows = tuple(row for row in a_run.rows if row.name.endswith("bf16"))
+    run = replace(a_run, rows=rows, peaks={"bf16": 600.0})
+    assert speed.acceptance(run) == [] and "| - |" in speed.markdown([run], {})
+
+
+def test_too_few_slices_are_refused() -> None:
+    with pytest.raises(SegmentAnythingMedError, match="at least 10 slices"):
+        speed.run_speed(Task("tiny", 64, 9), 1, 1)
 
 
 def test_other_sizes_promise_nothing(a_run: SpeedRun) -> None:
@@ -174,9 +199,20 @@ def test_the_small_network_learns(a_patient: small_sam2.Patient) -> None:
     told: list[str] = []
     network = small_sam2.train(small_sam2.new_network(), a_patient, minutes=0.12, tell=told.append, batch=2)
     assert not network.training
-    found = speed_dice.run_dice(network, a_patient, ("torch fp32", "torch bf16"), ("spleen",))
+    ways = ("torch fp32", "torch bf16", "merged, torch fp32", speed_dice.CONTROL)
+    found = speed_dice.run_dice(network, a_patient, ways, ("spleen",))
     assert found["torch fp32"]["spleen"]["plain"] == 1.0
-    assert set(found) == {"torch fp32", "torch bf16"}
+    assert set(found) == set(ways)
+
+
+def test_the_control_sees_memories_without_places() -> None:
+    network = speed_dice.looking_back_by(small_sam2.new_network().eval(), speed_dice.CrossAttention.FULL)
+    embedding, logits = torch.randn(1, 128, 8, 8), torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        plain = network.encode_memory(embedding, logits, torch.ones(1, 1), from_prompt=False)
+        level = speed_dice._without_places(network.encode_memory)(embedding, logits, torch.ones(1, 1), False)
+    assert plain.shape == level.shape and float(plain.float().std((2, 3)).max()) > 0
+    torch.testing.assert_close(level, plain.mean((2, 3), keepdim=True).expand_as(plain))
 
 
 def test_a_way_that_changes_a_mask_fails() -> None:

@@ -28,17 +28,15 @@ from SegmentAnythingMedLib.models import accelerate, sam2, sam2_engine  # noqa: 
 from SegmentAnythingMedLib.models.accelerate import Accelerator, Part  # noqa: E402
 from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
 from SegmentAnythingMedLib.models.networks import sam2_network  # noqa: E402
-from SegmentAnythingMedLib.models.networks.efficient_tam_network import (  # noqa: E402
-    EfficientTamConfig,
-    EfficientTamNetwork,
-)
+from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamNetwork  # noqa: E402
 from SegmentAnythingMedLib.models.networks.hiera import HieraConfig  # noqa: E402
+from SegmentAnythingMedLib.models.networks.pooled_attention import CrossAttention  # noqa: E402
 from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Config, Sam2Network  # noqa: E402
 from SegmentAnythingMedLib.models.sam2_engine import make_ready, run_in_openvino  # noqa: E402
 from SegmentAnythingMedLib.prompts import BoxPrompt, PointPrompt  # noqa: E402
 from SegmentAnythingMedLib.session import VolumeSession  # noqa: E402
 from SegmentAnythingMedLib.volume import Volume  # noqa: E402
-from Testing.models import small_edgetam  # noqa: E402
+from Testing.models import small_edgetam, small_efficient_tam  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 K = Plane(2)
@@ -165,21 +163,20 @@ def test_batches_and_sizes_that_were_not_compiled_are_computed_too(both: tuple[S
     torch.testing.assert_close(masks[1], masks[0], rtol=1e-4, atol=1e-4)
 
 
-def test_memory_attention_of_another_kind_stays_with_torch(a_drifting_column: Volume) -> None:
-    from Testing.models import small_efficient_tam
-
+@pytest.mark.parametrize("kind", [CrossAttention.POOLED_SCORES, CrossAttention.POOLED_KEYS])
+def test_memories_of_merged_cells(kind: CrossAttention, a_drifting_column: Volume) -> None:
     torch.manual_seed(0)
-    names = [name for name, value in vars(small_efficient_tam).items() if isinstance(value, EfficientTamConfig)]
-    config = getattr(small_efficient_tam, names[0])
-    kind = type(config.cross_attention)("pooled-1")
-    plain = EfficientTamNetwork(replace(config, cross_attention=kind))
+    plain = EfficientTamNetwork(replace(small_efficient_tam.SMALL, cross_attention=kind))
     small_edgetam.scatter(plain)
     plain.eval().requires_grad_(False)
     fast = copy.deepcopy(plain)
     run_in_openvino(fast, Accelerator(None), torch.float32)
-    assert "encode_image" in vars(fast) and "forward" not in vars(fast.memory_attention)
+    shapes: list[int] = []
+    attend = fast.memory_attention.forward._compiled
+    fast.memory_attention.forward._compiled = lambda *tensors: shapes.append(len(tensors[1])) or attend(*tensors)
     expected, found = (logits_of(network, a_drifting_column) for network in (plain, fast))
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert min(shapes) == 2 < max(shapes), "a single memory is looked at in full, by torch"
 
 
 def test_in_bf16_it_is_near(a_drifting_column: Volume, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_a_checkpoint_of_the_published_layout_loads_strictly(card: ModelCard, tm
         torch.save({"model": state}, path)
     else:
         safetensors_torch.save_file(state, path)
-    loaded = efficient_tam.load(card, path, "cpu").network.state_dict()
+    loaded = efficient_tam.load(card, path, "cpu", precision="fp32").network.state_dict()
     assert len(loaded) == 455
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
@@ -97,6 +98,19 @@ def test_an_image_has_a_mask_and_a_memory(card: ModelCard) -> None:
     memory = model.encode_memory(features, prediction, prompted=True)
     assert prediction.logits.shape == (1, 40, 60) and features.nbytes == 256 * 16 * 4
     assert memory.map.shape == (1, 64, 4, 4) and memory.nbytes == 64 * 16 * 2 + 256 * 4
+
+
+def test_openvino_gives_what_torch_gives(card: ModelCard) -> None:
+    if importlib.util.find_spec("openvino") is None:  # importing it would import its telemetry
+        pytest.skip("OpenVINO is not installed")
+    image = SliceImage(np.random.default_rng(0).random((1, 40, 60), dtype=np.float32))
+    found = []
+    for engine in ("torch", "openvino"):
+        model = efficient_tam.load(card, None, "cpu", random_seed=1, engine=engine)
+        assert ("encode_image" in vars(model.network)) == (engine == "openvino")
+        (features,) = model.encode_slices([image])
+        found.append(model.predict(features, SlicePrompts(box_rc=(5, 5, 30, 40)), Recall()).logits)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3 * np.abs(found[0]).max())
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,22 @@ def test_random_weights_come_only_when_asked_for() -> None:
     assert torch.equal(*weights)
 
 
+def test_a_card_may_merge_cells_of_memories_with_the_same_weights(tmp_path: Path) -> None:
+    card = replace(CARD, input_size=64, options={"size": "tiny"})
+    path = tmp_path / "tiny.safetensors"
+    safetensors_torch.save_file(sam2.load(card, None, "cpu", random_seed=0).network.state_dict(), path)
+    found = []
+    for attention in ("full", "pooled-1"):
+        model = sam2.load(card, path, "cpu", precision="fp32", cross_attention=attention)
+        assert model.network.config.cross_attention.value == attention
+        network, noise = model.network, torch.Generator().manual_seed(0)
+        embedding, *maps = (torch.randn(1, size, 4, 4, generator=noise) for size in (256, 64, 64))
+        with torch.inference_mode():
+            found.append(network.condition(embedding, [(one, slot) for slot, one in enumerate(maps)], []))
+    difference = float((found[0] - found[1]).norm() / found[0].norm())
+    assert 1e-5 < difference < 0.2
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "mps:3"])
 def test_a_device_that_is_not_there_is_named(device: str) -> None:
     with pytest.raises(ModelUnavailableError, match="use auto"):
@@ -306,6 +322,10 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
         ({"input_size": 0}, "input_size must be a multiple of 32"),
         ({"input_size": 1 << 30}, "input_size must be a multiple of 32"),
         ({"options": {"size": ["a"]}}, "the option size must be one of tiny, small"),
+        (
+            {"options": {"size": "tiny", "cross_attention": 1}},
+            "the option cross_attention must be one of full, pool",
+        ),
         ({"options": {"size": "tiny", "version": 3}}, "the option version must be '2.0' or '2.1'"),
         ({"options": {"size": "tiny", "random_seed": "z"}}, "the option random_seed must be a whole number"),
         ({"options": {"size": "tiny", "memory_slots": [1]}}, "the option memory_slots must be a whole number"),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from .memory_attention import MemoryAttention
 from .plain_vit import PLAIN_VIT_SIZES, PlainImageEncoder, PlainVitConfig
 from .pooled_attention import CrossAttention
 from .sam2_network import ImageFeatures, Sam2Config, Sam2Network
@@ -27,14 +26,12 @@ class EfficientTamConfig(Sam2Config):
     Attributes
     ----------
     trunk : the plain trunk
-    cross_attention : how a slice looks at its memories; not told by a checkpoint's keys
     """
 
     trunk: PlainVitConfig = field(default_factory=lambda: PLAIN_VIT_SIZES["ti"])
     pointer_time_encoding: bool = False
     occlusion_embedding: bool = False
     high_resolution: bool = False
-    cross_attention: CrossAttention = CrossAttention.FULL
 
     @classmethod
     def published(cls, size: str, image_size: int = 1024, cross_attention: str = "full") -> EfficientTamConfig:
@@ -53,10 +50,7 @@ class EfficientTamConfig(Sam2Config):
         """
         if size not in PLAIN_VIT_SIZES:
             raise ValueError(f"size must be one of {', '.join(PLAIN_VIT_SIZES)}, got {size!r}.")
-        known = [each.value for each in CrossAttention]
-        if cross_attention not in known:
-            raise ValueError(f"cross_attention must be one of {', '.join(known)}, got {cross_attention!r}.")
-        return cls(PLAIN_VIT_SIZES[size], image_size, cross_attention=CrossAttention(cross_attention))
+        return cls(PLAIN_VIT_SIZES[size], image_size, cross_attention=CrossAttention.named(cross_attention))
 
     @staticmethod
     def size_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
@@ -70,11 +64,6 @@ class EfficientTamConfig(Sam2Config):
     def build_image_encoder(self) -> nn.Module:
         """The plain trunk with its neck."""
         return PlainImageEncoder(self.trunk, self.dim)
-
-    def build_memory_attention(self) -> MemoryAttention:
-        """SAM 2's, with this network's cross-attention."""
-        layer = self.cross_attention.layer
-        return MemoryAttention(self.dim, self.memory_dim, self.mlp_dim, self.memory_layers, layer)
 
 
 class EfficientTamNetwork(Sam2Network):

@@ -19,7 +19,8 @@ from torch.nn import functional
 from .memory_attention import RotaryAttention, attend
 
 POOL = 2
-_SHARE = math.log(POOL * POOL)  # a mean stands for this many cells, so its weight in the softmax is that of all
+POOLED_SHARE = math.log(POOL * POOL)
+"""A mean stands for this many cells, so its weight in the softmax is that of all."""
 
 
 class PooledScores(RotaryAttention):
@@ -31,7 +32,7 @@ class PooledScores(RotaryAttention):
             return super().mix(query, placed, unplaced, value)
         pooled, seen = self._pooled(placed, unplaced, value)
         bias = pooled.new_zeros(pooled.shape[1] + unplaced.shape[1])
-        bias[: pooled.shape[1]] = _SHARE
+        bias[: pooled.shape[1]] = POOLED_SHARE
         return attend(query, torch.cat([pooled, unplaced], dim=1), seen, bias)
 
     @staticmethod
@@ -51,7 +52,7 @@ class PooledKeys(PooledScores):
         if placed.shape[1] == 1:
             return super().mix(query, placed, unplaced, value)
         pooled, seen = self._pooled(placed, unplaced, value)
-        return attend(query, torch.cat([pooled + _SHARE, unplaced], dim=1), seen)
+        return attend(query, torch.cat([pooled + POOLED_SHARE, unplaced], dim=1), seen)
 
 
 class CrossAttention(Enum):
@@ -60,6 +61,14 @@ class CrossAttention(Enum):
     FULL = "full"
     POOLED_SCORES = "pooled-1"
     POOLED_KEYS = "pooled-2"
+
+    @classmethod
+    def named(cls, name: str) -> CrossAttention:
+        """As a card says it; `ValueError` if no way is called so."""
+        known = [each.value for each in cls]
+        if name not in known:
+            raise ValueError(f"cross_attention must be one of {', '.join(known)}, got {name!r}.")
+        return cls(name)
 
     @property
     def layer(self) -> type[RotaryAttention]:

@@ -24,6 +24,7 @@ from .layers import MLP, rotary_tables, sine_encoding_1d, sine_encoding_2d
 from .mask_decoder import MaskDecoder, pick
 from .memory_attention import MemoryAttention, Rotation
 from .memory_encoder import MemoryEncoder
+from .pooled_attention import CrossAttention
 from .prompt_encoder import PromptEmbedding, PromptEncoder
 
 ABSENT_LOGIT = -1024.0
@@ -44,6 +45,7 @@ class Sam2Config:
     multimask_clicks : smallest and largest number of points (box corners count) that ask for three candidates
     dynamic_multimask : in evaluation an unstable single mask gives way to the best of three
     high_resolution : the mask decoder takes maps at strides 4 and 8
+    cross_attention : how a slice looks at its memories; not told by a checkpoint's keys
     """
 
     trunk: HieraConfig
@@ -60,6 +62,7 @@ class Sam2Config:
     multimask_clicks: tuple[int, int] = (0, 1)
     dynamic_multimask: bool = True
     high_resolution: bool = True
+    cross_attention: CrossAttention = CrossAttention.FULL
 
     def __post_init__(self) -> None:
         if self.image_size <= 0 or self.image_size % 32:
@@ -86,7 +89,7 @@ class Sam2Config:
 
     def build_memory_attention(self) -> MemoryAttention:
         """What conditions a slice on its memories."""
-        return MemoryAttention(self.dim, self.memory_dim, self.mlp_dim, self.memory_layers)
+        return MemoryAttention(self.dim, self.memory_dim, self.mlp_dim, self.memory_layers, self.cross_attention.layer)
 
     def wants_multimask(self, clicks: int) -> bool:
         """Whether SAM 2 asks for three candidates: for no click (tracking) and for one, not for a box or more."""

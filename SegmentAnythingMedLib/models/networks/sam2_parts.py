@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .layers import rotary_tables, sine_encoding_2d
-from .memory_attention import MemoryAttention, RotaryAttention, Rotation, halves
+from .memory_attention import MemoryAttention, RotaryAttention, Rotation, halves, in_halves
+from .pooled_attention import POOL, POOLED_SHARE, PooledKeys, PooledScores
 from .prompt_encoder import PromptEmbedding
 from .sam2_network import Sam2Network
 
 NOTHING = -1e4
 """Added to a score, leaves a weight of 0 in every precision."""
+_MOST_TABLES = 8  # of rotations, 8 MB each at 512 px: for each number of memories and pointers while they fill
 _ROWS = 256  # of queries at a time: near a CPU's cache (tiny at 512 px in bf16: 1024 rows 77 ms, 256 rows 71)
 
 
@@ -35,43 +41,48 @@ class MemoryAttentionPart(nn.Module):
 
     So tokens of different memories need not be told apart, and tokens may be added that count for nothing: the number
     of tokens then seldom changes, and a program made for one number is twice as fast as one made for any.
+
+    Parameters
+    ----------
+    attention : what is computed
+    loose : tokens of pointers that are filled up to, if there are fewer
     """
 
-    def __init__(self, attention: MemoryAttention) -> None:
+    growing: ClassVar[Mapping[int, int]] = {1: 1, 2: 1, 3: 0, 4: 0, 5: 0}
+    """Of each input of `forward` that has no fixed length, the dimension."""
+    fewest_maps = 1
+    """With fewer memories it is not this that is computed."""
+
+    def __init__(self, attention: MemoryAttention, loose: int) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.loose = attention, loose
+        self._tables: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
 
-    @staticmethod
-    def fits(attention: MemoryAttention) -> bool:
-        """Whether tokens of different memories may be treated alike; pooled attention needs them apart."""
-        return all(type(layer.cross_attn_image) is RotaryAttention for layer in attention.layers)
+    @classmethod
+    def of(cls, attention: MemoryAttention, loose: int) -> MemoryAttentionPart:
+        """The part for the attention's kind of cross-attention."""
+        kind = PooledMemoryAttentionPart if isinstance(attention.layers[0].cross_attn_image, PooledScores) else cls
+        return kind(attention, loose)
 
-    @staticmethod
-    def tables(rotation: Rotation, maps: int, unplaced: int, loose: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosines, sines and bias that `forward` takes.
-
-        Parameters
-        ----------
-        rotation : of the tokens of one map
-        maps, unplaced : number of maps, and of tokens without a place
-        loose : tokens without a place that are filled up to, if there are fewer
-        """
-        added = max(0, loose - unplaced)
-        still = rotation[0].new_zeros(unplaced + added, rotation[0].shape[1])
-        cos = torch.cat([rotation[0].repeat(maps, 1), still + 1])
-        sin = torch.cat([rotation[1].repeat(maps, 1), still])
-        bias = torch.zeros(len(cos))
-        bias[len(cos) - added :] = NOTHING
-        return cos, sin, bias
-
-    @staticmethod
     def arguments(
-        embedding: Tensor, memory: Tensor, position: Tensor, tables: tuple[Tensor, Tensor, Tensor]
+        self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation
     ) -> tuple[Tensor, ...]:
-        """What `forward` takes, from what `MemoryAttention.forward` takes and from `tables`."""
-        missing = len(tables[2]) - memory.shape[1]
-        keys, memory = (functional.pad(part.float(), (0, 0, 0, missing)) for part in (memory + position, memory))
+        """What `forward` takes, from what `MemoryAttention.forward` takes, of one object."""
+        tables = self._tables_for(maps, memory.shape[1] - maps * len(rotation[0]), rotation)
+        keys, memory = (_filled(part, len(tables[2])) for part in (memory + position, memory))
         return embedding, keys, memory, *tables
+
+    def _tables_for(self, maps: int, unplaced: int, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines, sines and bias that `forward` takes; kept, because they are as long as a memory."""
+        key = maps, unplaced, *rotation[0].shape
+        if key not in self._tables:
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+            still = rotation[0].new_zeros(max(unplaced, self.loose), rotation[0].shape[1])
+            cos = torch.cat([rotation[0].repeat(maps, 1), still + 1])
+            sin = torch.cat([rotation[1].repeat(maps, 1), still])
+            self._tables[key] = cos, sin, _bias(len(cos), len(cos) - len(still) + unplaced)
+        return self._tables[key]
 
     def forward(
         self, embedding: Tensor, keys: Tensor, memory: Tensor, cos: Tensor, sin: Tensor, bias: Tensor
@@ -85,19 +96,90 @@ class MemoryAttentionPart(nn.Module):
         cos, sin : (M, C / 2), of the keys
         bias : (M,), added to the scores of the tokens
         """
-        channels, height, width = embedding.shape[1:]
-        x = embedding + 0.1 * sine_encoding_2d(channels, height, width, embedding.device)
-        x = x.flatten(2).transpose(1, 2)
-        rotation = rotary_tables(channels, height, width, embedding.device)
-        for layer in self.attention.layers:
-            normed, own, cross = layer.norm1(x), layer.self_attn, layer.cross_attn_image
-            query, key = (_turned(linear, normed, *rotation) for linear in (own.q_proj, own.k_proj))
-            x = x + own.out_proj(_look(query, key, own.v_proj(normed)))
-            query = _turned(cross.q_proj, layer.norm2(x), *rotation)
-            seen = _look(query, _turned(cross.k_proj, keys, cos, sin), memory, bias)
-            x = x + cross.out_proj(cross.v_proj(seen))
-            x = x + layer.linear2(functional.relu(layer.linear1(layer.norm3(x))))
-        return (self.attention.norm(x).transpose(1, 2).unflatten(2, (height, width)),)
+
+        def look(cross: RotaryAttention, query: Tensor) -> Tensor:
+            return _look(query, _turned(cross.k_proj, keys, cos, sin), memory, bias)
+
+        return (_conditioned(self.attention, embedding, look),)
+
+
+class PooledMemoryAttentionPart(MemoryAttentionPart):
+    """`MemoryAttention` of one object with `PooledScores` or `PooledKeys`, which need the memories apart."""
+
+    growing: ClassVar[Mapping[int, int]] = {1: 0, 2: 0}
+    fewest_maps = 2
+
+    def arguments(
+        self, embedding: Tensor, memory: Tensor, position: Tensor, maps: int, rotation: Rotation
+    ) -> tuple[Tensor, ...]:
+        """What `forward` takes, from what `MemoryAttention.forward` takes, of one object."""
+        cells, pointers = len(rotation[0]), memory.shape[1] - maps * len(rotation[0])
+        bias = _bias(max(pointers, self.loose), pointers)
+        split = [part.split([maps * cells, pointers], dim=1) for part in (memory + position, memory)]
+        placed = [one.float().unflatten(1, (maps, cells))[0] for one, _ in split]
+        return embedding, *placed, *(_filled(other, len(bias)) for _, other in split), bias
+
+    def forward(
+        self, embedding: Tensor, keys: Tensor, memory: Tensor, loose_keys: Tensor, loose: Tensor, bias: Tensor
+    ) -> tuple[Tensor]:
+        """Condition (1, C, H, W) on M maps of N cells and P pointer tokens.
+
+        Parameters
+        ----------
+        embedding : (1, C, H, W)
+        keys, memory : (M, N, memory_dim), with and without their positions
+        loose_keys, loose : (1, P, memory_dim), the same of the pointers' tokens
+        bias : (P,), added to the scores of these
+        """
+        rotation = rotary_tables(embedding.shape[1], *embedding.shape[2:], embedding.device)
+        means = _merged(memory)
+        values = torch.cat([means[None], loose], dim=1)
+
+        def look(cross: RotaryAttention, query: Tensor) -> Tensor:
+            in_keys = isinstance(cross, PooledKeys)
+            merged = _merged(_turned(cross.k_proj, keys, *rotation)) + (POOLED_SHARE if in_keys else 0.0)
+            key = torch.cat([merged[None], in_halves(cross.k_proj, loose_keys)], dim=1)
+            share = torch.zeros_like(means[:, 0]) + (0.0 if in_keys else POOLED_SHARE)
+            return _look(query, key, values, torch.cat([share, bias]))
+
+        return (_conditioned(self.attention, embedding, look),)
+
+
+def _conditioned(
+    attention: MemoryAttention, embedding: Tensor, look: Callable[[RotaryAttention, Tensor], Tensor]
+) -> Tensor:
+    """`MemoryAttention.forward` of one object; ``look`` is what rotated queries (1, HW, C) see in a cross-attention."""
+    channels, height, width = embedding.shape[1:]
+    x = embedding + 0.1 * sine_encoding_2d(channels, height, width, embedding.device)
+    x = x.flatten(2).transpose(1, 2)
+    rotation = rotary_tables(channels, height, width, embedding.device)
+    for layer in attention.layers:
+        normed, own, cross = layer.norm1(x), layer.self_attn, layer.cross_attn_image
+        query, key = (_turned(linear, normed, *rotation) for linear in (own.q_proj, own.k_proj))
+        x = x + own.out_proj(_look(query, key, own.v_proj(normed)))
+        x = x + cross.out_proj(cross.v_proj(look(cross, _turned(cross.q_proj, layer.norm2(x), *rotation))))
+        x = x + layer.linear2(functional.relu(layer.linear1(layer.norm3(x))))
+    return attention.norm(x).transpose(1, 2).unflatten(2, (height, width))
+
+
+def _filled(tokens: Tensor, count: int) -> Tensor:
+    """(1, M, C) in float32, with zeros up to ``count`` tokens."""
+    return functional.pad(tokens.float(), (0, 0, 0, count - tokens.shape[1]))
+
+
+def _bias(count: int, real: int) -> Tensor:
+    """(count,) zeros, after the first ``real`` what leaves no weight."""
+    bias = torch.zeros(count)
+    bias[real:] = NOTHING
+    return bias
+
+
+def _merged(maps: Tensor) -> Tensor:
+    """Means of 2 x 2 cells of square maps (M, N, C), (M * N / 4, C)."""
+    side = math.isqrt(maps.shape[1])
+    a, b = (maps.unflatten(1, (side, side))[:, first::POOL] for first in range(POOL))
+    rows = a + b
+    return ((rows[:, :, 0::POOL] + rows[:, :, 1::POOL]) / POOL**2).flatten(0, 2)
 
 
 def _turned(linear: nn.Linear, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
