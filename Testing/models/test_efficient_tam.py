@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ safetensors_torch = pytest.importorskip("safetensors.torch")
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError  # noqa: E402
 from SegmentAnythingMedLib.geometry import Plane, VolumeGeometry  # noqa: E402
 from SegmentAnythingMedLib.memory.policy import policy_names  # noqa: E402
-from SegmentAnythingMedLib.models import efficient_tam  # noqa: E402
+from SegmentAnythingMedLib.models import efficient_tam, sam2  # noqa: E402
 from SegmentAnythingMedLib.models.base import Recall, SliceImage  # noqa: E402
 from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
 from SegmentAnythingMedLib.models.networks.efficient_tam_network import (  # noqa: E402
@@ -100,17 +99,14 @@ def test_an_image_has_a_mask_and_a_memory(card: ModelCard) -> None:
     assert memory.map.shape == (1, 64, 4, 4) and memory.nbytes == 64 * 16 * 2 + 256 * 4
 
 
-def test_openvino_gives_what_torch_gives(card: ModelCard) -> None:
-    if importlib.util.find_spec("openvino") is None:  # importing it would import its telemetry
-        pytest.skip("OpenVINO is not installed")
-    image = SliceImage(np.random.default_rng(0).random((1, 40, 60), dtype=np.float32))
-    found = []
-    for engine in ("torch", "openvino"):
-        model = efficient_tam.load(card, None, "cpu", random_seed=1, engine=engine)
-        assert ("encode_image" in vars(model.network)) == (engine == "openvino")
-        (features,) = model.encode_slices([image])
-        found.append(model.predict(features, SlicePrompts(box_rc=(5, 5, 30, 40)), Recall()).logits)
-    np.testing.assert_allclose(found[1], found[0], atol=1e-3 * np.abs(found[0]).max())
+def test_a_cpu_computes_it_with_the_engine_and_in_the_precision_of_the_card(
+    card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sam2, "make_ready", lambda network, *how: asked.append(how))  # itself in test_accelerate
+    efficient_tam.load(card, None, "cpu", random_seed=1)
+    efficient_tam.load(card, None, "cpu", random_seed=1, engine="openvino", precision="bf16")
+    assert asked == [(torch.float32, "torch", None), (torch.bfloat16, "openvino", None)]
 
 
 @pytest.mark.parametrize(
