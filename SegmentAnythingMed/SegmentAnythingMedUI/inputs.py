@@ -158,8 +158,8 @@ class Inputs:
         if self.choice.card.name != FALLBACK_MODEL or not is_near:
             return ""
         return _(
-            "The model {name} is more accurate. It needs one small package, {module} (about {size} MB): choose it in the "
-            "list to install it."
+            "The model {name} is more accurate. It needs one small package, {module} (about {size} MB): choose it in "
+            "the list to install it."
         ).format(name=better.card.name, module=better.missing[0].module, size=better.missing[0].download_mb)
 
     def _install_pressed(self) -> None:
