@@ -125,7 +125,6 @@ class SegmentAnythingMedTest(ScriptedLoadableModuleTest):
     def _segment(self, widget: SegmentAnythingMedWidget, volume: object, truth: object) -> None:
         controller, ui = widget.panel.controller, widget.ui
         widget.enter()
-        controller.set_model("classic")
         ui.volumeSelector.setCurrentNode(volume)
         self._wait(lambda: controller.volume is volume)
         self.delayDisplay("A box on one slice")

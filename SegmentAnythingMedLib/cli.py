@@ -94,7 +94,11 @@ def _add_segment(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--save-prompts", metavar="FILE.json", help="write the prompts that were used")
     add("--propagate", default="both", choices=("both", "forward", "backward", "none"), help="default: %(default)s")
     add("--range", type=int, nargs=2, metavar=("A", "B"), help="slices the object is in; without it, it stops itself")
-    add("--model", help="a name from 'models list' (default: the prompts file's, or embedded)")
+    add(
+        "--model",
+        help="a name from 'models list' (default: the prompts file's, or embedded where onnxruntime is installed, else "
+        "classic)",
+    )
     add(
         "--policy",
         default="recent",

@@ -76,7 +76,7 @@ ALLOWED = {
     "sources": FOUNDATION | {"models.base", "memory.settings", "sources"},
     "sources.command": FOUNDATION
     | {"models.base", "models.registry", "memory.settings", "features", "io", "prompts_file", "sources"},
-    "sources.options": FOUNDATION | {"io", "prompts_file", "sources"},
+    "sources.options": FOUNDATION | {"models.registry", "io", "prompts_file", "sources"},
     "sources.learn_options": FOUNDATION | {"io", "sources"},
     "features": FOUNDATION | {"models.base"},
     "mrml": FOUNDATION | {"prompts_file", "slice_result", "models.registry", "models.card", "worker", "mrml"},

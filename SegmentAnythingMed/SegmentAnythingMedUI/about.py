@@ -17,8 +17,9 @@ def help_text() -> str:
         _("Propagate carries the outline through the volume; look at the slices that are marked as weak, correct them "
           "with clicks or the brush, and accept: the result is an ordinary segment."),
         _("Sample Data has phantoms with known truth, and public cases, under Segment Anything Med."),
-        _("The model classic needs nothing. What another model needs is installed once, after you agree; it works "
-          "without internet, too. No image leaves this computer."),
+        _("The model embedded is used where the small package onnxruntime is in Slicer's Python, elsewhere the model "
+          "classic, which needs nothing. What a model needs is installed once, after you agree; it works without "
+          "internet, too. No image leaves this computer."),
         "<b>" + _("For research. Not a medical device: check every outline before you use it.") + "</b>",
     ]  # fmt: skip
     link = _("More on the {start}home page{end}.").format(start=f'<a href="{HOMEPAGE}">', end="</a>")

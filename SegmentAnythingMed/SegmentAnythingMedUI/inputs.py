@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
-from SegmentAnythingMedLib.panel.models import model_choices
+from SegmentAnythingMedLib.models.registry import EMBEDDED_MODEL, FALLBACK_MODEL
+from SegmentAnythingMedLib.panel.models import default_choice, model_choices
 from SegmentAnythingMedLib.windowing import CT_PRESETS
 
 if TYPE_CHECKING:
@@ -59,14 +60,14 @@ class Inputs:
         ui.segmentBox.connect("activated(int)", self._segment_chosen)
         ui.windowBox.connect("activated(int)", self._window_chosen)
         ui.modelBox.connect("activated(int)", self._model_chosen)
-        ui.installButton.connect("clicked()", lambda: self._want(self.choice, again=True))
+        ui.installButton.connect("clicked()", self._install_pressed)
 
     # -- models ----------------------------------------------------------------------------------------------------
 
     @property
     def choice(self) -> ModelChoice:
         """The model that is chosen in the list, whether it can be used or not."""
-        return next((one for one in self._choices if one.card.name == self._wanted), self._choices[0])
+        return next((one for one in self._choices if one.card.name == self._wanted), default_choice(self._choices))
 
     def refresh_models(self) -> None:
         """Look again at what is installed and which weights lie here."""
@@ -79,9 +80,9 @@ class Inputs:
         self.show_model()
 
     def want_model(self, name: str) -> None:
-        """Choose a model by name without asking anything; unknown names and the empty one give the first."""
-        known = {one.card.name for one in self._choices}
-        self._wanted = name if name in known else self._choices[0].card.name
+        """Choose a model by name without asking anything; unknown names and the empty one give the default."""
+        self._wanted = name
+        self._wanted = self.choice.card.name
         if self.choice.is_ready and self._controller.link.model != self._wanted:
             self._use(self.choice)
         self.show_model()
@@ -119,7 +120,7 @@ class Inputs:
             self._model_chosen(n)
 
     def leave_what_is_gone(self) -> None:
-        """Go on with the first model that can be used, if the one in use cannot any more."""
+        """Go on with the default model, if the one in use cannot be used any more."""
         used = next((one for one in self._choices if one.card.name == self._controller.link.model), None)
         if used is None or not used.has_weights:
             self.want_model("")
@@ -140,11 +141,33 @@ class Inputs:
             box.setCurrentIndex(at)
         choice = self.choice
         is_plain = choice.is_ready and not choice.card.research_only
+        detail = self._hint() if is_plain else choice.detail
         box.setToolTip(choice.detail)
-        self._ui.modelDetailLabel.setText("" if is_plain else choice.detail)
-        self._ui.modelDetailLabel.setVisible(not is_plain)
-        declined = [one for one in self._choices if self._installer.has_declined(one) and one.missing]
-        self._ui.installButton.setVisible(bool(choice.missing and choice.has_weights) or bool(declined))
+        self._ui.modelDetailLabel.setText(detail)
+        self._ui.modelDetailLabel.setVisible(bool(detail))
+        self._ui.installButton.setVisible(bool(choice.missing and choice.has_weights) or bool(self._declined()))
+
+    def _declined(self) -> list[ModelChoice]:
+        """The models that still lack what the user did not want to install."""
+        return [one for one in self._choices if self._installer.has_declined(one) and one.missing]
+
+    def _hint(self) -> str:
+        """Beside the fallback: that a better model is one package away, until the user has said no."""
+        better = next((one for one in self._choices if one.card.name == EMBEDDED_MODEL), None)
+        is_near = better is not None and better.has_weights and better.missing and better not in self._declined()
+        if self.choice.card.name != FALLBACK_MODEL or not is_near:
+            return ""
+        return _(
+            "The model {name} is more accurate. It needs one small package, {module} (about {size} MB): choose it in "
+            "the list to install it."
+        ).format(name=better.card.name, module=better.missing[0].module, size=better.missing[0].download_mb)
+
+    def _install_pressed(self) -> None:
+        """Ask again for what the chosen model lacks, or else the one that was declined."""
+        choice = self.choice
+        if not choice.missing:
+            choice = next(iter(self._declined()), choice)
+        self._want(choice, again=True)
 
     def _model_chosen(self, n: int) -> None:
         choice = self._choices[n]

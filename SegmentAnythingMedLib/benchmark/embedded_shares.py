@@ -19,7 +19,6 @@ from scipy import ndimage
 
 from SegmentAnythingMedLib.finetune.real_stacks import RealStacks, sarcoma
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.models import embedded_opinions
 from SegmentAnythingMedLib.models.classic import ClassicModel
 from SegmentAnythingMedLib.models.embedded import EmbeddedModel
 from SegmentAnythingMedLib.models.embedded_opinions import TwoOpinions, Weighing
@@ -89,8 +88,7 @@ def measure(data: Path, weights: Path, shares: Sequence[tuple[float, float, floa
     )
     for case in cases(data):
         for tracked, presence, offset in shares:
-            embedded_opinions.TRACKED_SHARE, embedded_opinions.PRESENCE_SHARE = tracked, presence
-            weighing = replace(stored, presence_offset=offset)
+            weighing = replace(stored, tracked_share=tracked, presence_share=presence, presence_offset=offset)
             model = TwoOpinions(EmbeddedModel(card, run), ClassicModel(card), weighing)
             for title, by_box, extent in (("box", True, False), ("mask", False, False), ("mask, extent", False, True)):
                 found[tracked, presence, offset][title][case[0]].append(carried(case, model, by_box, extent))

@@ -45,7 +45,8 @@ _ALIKE = 0.89
 class Weighing:
     """How good an answer is, from what both say: coefficients of logistic regressions of the intersection over union.
 
-    Fitted on held-out structures by `SegmentAnythingMedLib.finetune.embedded_weighing` and stored with the weights.
+    Fitted on held-out structures by `SegmentAnythingMedLib.finetune.embedded_weighing` and stored with the weights, as
+    is how much each of them counts where an outline is carried.
 
     Parameters
     ----------
@@ -55,12 +56,16 @@ class Weighing:
         (6,) of `candidate_clues`, for a candidate of one of them.
     presence_offset
         What `joined_presence` is lowered by.
+    tracked_share, presence_share
+        Share of the network, 0 to 1, see `TRACKED_SHARE` and `PRESENCE_SHARE`; weights without them have these.
     """
 
     joined: tuple[float, ...] = (-1.5, 0.35, 0.35, 1.0, 0.35)
     network: tuple[float, ...] = (-0.5, 0.5, 0.0, 0.5, 0.0, 0.3)
     solver: tuple[float, ...] = (-0.5, 0.0, 0.5, 0.5, 0.3, 0.0)
     presence_offset: float = 0.0
+    tracked_share: float = TRACKED_SHARE
+    presence_share: float = PRESENCE_SHARE
 
     @classmethod
     def from_json(cls, text: str) -> Weighing:
@@ -70,10 +75,12 @@ class Weighing:
         try:
             stored = json.loads(text)
             rows = {name: tuple(map(float, stored[name])) for name in ("joined", "network", "solver")}
-            found = cls(**rows, presence_offset=float(stored["presence_offset"]))
+            shares = {name: float(stored.get(name, getattr(cls, name))) for name in ("tracked_share", "presence_share")}
+            found = cls(**rows, presence_offset=float(stored["presence_offset"]), **shares)
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ModelFileError(f"The weights' notes on quality cannot be read ({error}): get them again.") from error
         fits = all(isinstance(stored[name], list) and len(row) == len(getattr(cls, name)) for name, row in rows.items())
+        fits &= all(0 <= share <= 1 for share in shares.values())
         if not fits or not np.isfinite([*sum(rows.values(), ()), found.presence_offset]).all():
             raise ModelFileError("The weights' notes on quality do not fit this version: get them again.")
         return found
@@ -196,10 +203,12 @@ class TwoOpinions:
         if not prompts.is_empty and sum(seen) == 1:
             found = opinions[seen.index(True)]
             return replace(found, logits=found.logits[:1], quality=found.quality[:1], order=())
-        share = TRACKED_SHARE if prompts.is_empty else 0.5
+        share = self._weighing.tracked_share if prompts.is_empty else 0.5
         logits = (share * network.logits[:1] + (1 - share) * solver.logits[:1]).astype(np.float32)
         there = bool((logits > 0).any())
-        presence = joined_presence(network, solver) - self._weighing.presence_offset if prompts.is_empty else FAR
+        presence = FAR
+        if prompts.is_empty:
+            presence = joined_presence(network, solver, self._weighing.presence_share) - self._weighing.presence_offset
         presence = presence if there else min(presence, -1.0)
         quality = expit(joined_clues(network, solver, logits[0]) @ self._weighing.joined) if there else 0.0
         if prompts.is_empty:
@@ -261,10 +270,10 @@ def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) ->
     return np.array([1.0, _odds(network.quality[0]), _odds(solver.quality[0]), dice(mine, other), _odds(sharpness)])
 
 
-def joined_presence(network: Prediction, solver: Prediction) -> float:
-    """The weighted mean of both presence logits."""
+def joined_presence(network: Prediction, solver: Prediction, share: float = PRESENCE_SHARE) -> float:
+    """The mean of both presence logits, the network's with the weight ``share``."""
     mine, other = (float(np.clip(one.presence, -FAR, FAR)) for one in (network, solver))
-    return PRESENCE_SHARE * mine + (1 - PRESENCE_SHARE) * other
+    return share * mine + (1 - share) * other
 
 
 def candidate_clues(network: Prediction, solver: Prediction) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 FALLBACK_MODEL = "classic"
 """Needs no weights and no further package."""
-_EMBEDDED, _EMBEDDED_NEEDS = "embedded", "onnxruntime"
+EMBEDDED_MODEL = "embedded"
+"""Comes with the library, and needs one small package."""
+_EMBEDDED_NEEDS = "onnxruntime"
 FOLDER_VARIABLE = "SEGMENT_ANYTHING_MED_MODELS"
 _EXTRAS = {"torch": "torch", "safetensors": "torch", "transformers": "sam3"}
 
@@ -35,11 +37,16 @@ def weights_folder() -> Path:
 
 
 def default_model() -> str:
-    """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`."""
-    has_weights = (resource_path("Weights") / f"{_EMBEDDED}.onnx").is_file()
-    found = importlib.util.find_spec(_EMBEDDED_NEEDS)
+    """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`; imports neither."""
+    has_weights = (resource_path() / "Weights" / f"{EMBEDDED_MODEL}.onnx").is_file()
+    return EMBEDDED_MODEL if has_weights and is_installed(_EMBEDDED_NEEDS) else FALLBACK_MODEL
+
+
+def is_installed(module: str) -> bool:
+    """Whether a package can be found, without importing it."""
+    found = importlib.util.find_spec(module)
     # An empty folder that an uninstallation left behind is found, too, but has no origin.
-    return _EMBEDDED if has_weights and found is not None and found.origin else FALLBACK_MODEL
+    return found is not None and bool(found.origin)
 
 
 class ModelRegistry:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from SegmentAnythingMedLib.errors import VolumeError
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.mrml.scene import VolumeStamp, display_window, fused_volume, volume_stamp
 from SegmentAnythingMedLib.mrml.sequences import PlayedArray
 from SegmentAnythingMedLib.windowing import Window
@@ -66,7 +67,7 @@ class WorkerLink:
         self._nodes: tuple[vtkMRMLScalarVolumeNode, ...] = ()
         self._stale = {"volume", "model", "session"}
         self.jobs: dict[int, Job] = {}
-        self.model, self.device, self.options = "classic", "auto", {}
+        self.model, self.device, self.options = default_model(), "auto", {}
         self.window, self.policy = "auto", "recent"
         self.stamps: tuple[VolumeStamp, ...] = ()
         self._played: tuple[PlayedArray | None, ...] = ()

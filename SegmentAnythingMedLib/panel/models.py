@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from dataclasses import dataclass
 
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.registry import ModelRegistry
+from SegmentAnythingMedLib.models.registry import EMBEDDED_MODEL, FALLBACK_MODEL, ModelRegistry, is_installed
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,22 @@ class ModelChoice:
 
 
 def model_choices(registry: ModelRegistry) -> tuple[ModelChoice, ...]:
-    """All models: those that are ready first, the embedded and the classic one before the others."""
+    """All models: the embedded and the classic one first, then those that are ready before the others."""
     importlib.invalidate_caches()
     choices = [_choice(registry, card) for card in registry.cards]
-    first = {"embedded": 0, "classic": 1}
-    return tuple(sorted(choices, key=lambda one: (not one.is_ready, first.get(one.card.name, 2), one.card.name)))
+    first = {EMBEDDED_MODEL: 0, FALLBACK_MODEL: 1}
+    return tuple(sorted(choices, key=lambda one: (first.get(one.card.name, 2), not one.is_ready, one.card.name)))
+
+
+def default_choice(choices: tuple[ModelChoice, ...]) -> ModelChoice:
+    """What to begin with: the first that is ready, which is that of `default_model`."""
+    return next((one for one in choices if one.is_ready), choices[0])
 
 
 def missing_packages(card: ModelCard) -> tuple[Package, ...]:
     """What has to be installed before the model can be loaded; asks only whether modules can be found."""
     needed = _NEEDED.get(card.family, (_TORCH, _SAFETENSORS))
-    return tuple(package for package in needed if importlib.util.find_spec(package.module) is None)
+    return tuple(package for package in needed if not is_installed(package.module))
 
 
 def _choice(registry: ModelRegistry, card: ModelCard) -> ModelChoice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from SegmentAnythingMedLib.features import FeatureCache
 from SegmentAnythingMedLib.geometry import Plane, SliceGeometry
 from SegmentAnythingMedLib.memory.settings import settings_of
 from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceModel
-from SegmentAnythingMedLib.models.registry import FALLBACK_MODEL, ModelRegistry
+from SegmentAnythingMedLib.models.registry import FALLBACK_MODEL, ModelRegistry, default_model
 from SegmentAnythingMedLib.prompts import SlicePrompts
 from SegmentAnythingMedLib.prompts_file import ObjectPrompts, PromptsFile, clean_name
 from SegmentAnythingMedLib.sources.learned import LearnedSource
@@ -59,7 +59,7 @@ class Wish:
     labels: Labels | None = None
     segment: str = ""
     lines_ijk: tuple[Line, ...] = ()
-    model: str = FALLBACK_MODEL
+    model: str = field(default_factory=default_model)
     device: str = "auto"
     name: str = ""
     learned: str | None = None

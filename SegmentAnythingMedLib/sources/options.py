@@ -38,7 +38,7 @@ def add_prompts(commands: Any, common: argparse.ArgumentParser) -> argparse.Argu
     add("--learned", metavar="FILE.npz", help="for prototypes and patch_head: what 'learn' wrote")
     add("--structure", default="", help="which of the learned structures (default: the only one)")
     add("--window", default="auto", help="as for 'segment' (default: %(default)s)")
-    add("--model", default="classic", help="where a source asks a model (default: %(default)s)")
+    add("--model", help="where a source asks a model (default: embedded where onnxruntime is installed, else classic)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--segment-name", default="", help="name of the object, where no mask names it")
     add("--output", metavar="FILE.json", help="the prompts file")
@@ -79,6 +79,7 @@ def run_prompts(options: argparse.Namespace) -> list[str]:
 def _wish(options: argparse.Namespace, volume: Any) -> Any:
     from SegmentAnythingMedLib.io import read_labels
     from SegmentAnythingMedLib.io.line_markups import line_ijk, read_lines
+    from SegmentAnythingMedLib.models.registry import default_model
     from SegmentAnythingMedLib.sources.command import Wish
 
     lines = [line_ijk(_ends(text), options.frame, volume.geometry) for text in options.line]
@@ -93,7 +94,7 @@ def _wish(options: argparse.Namespace, volume: Any) -> Any:
         read_labels(options.mask, volume) if options.mask else None,
         options.segment,
         tuple(lines),
-        options.model,
+        options.model or default_model(),
         options.device,
         options.segment_name,
         options.learned,

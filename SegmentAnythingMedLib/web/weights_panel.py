@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from SegmentAnythingMedLib.errors import VolumeError
 from SegmentAnythingMedLib.models.weights.converting import SUFFIXES
 from SegmentAnythingMedLib.panel.actions import is_between_tasks
-from SegmentAnythingMedLib.panel.models import ModelChoice, model_choices
+from SegmentAnythingMedLib.panel.models import ModelChoice, default_choice, model_choices
 from SegmentAnythingMedLib.web.panel_state import model_detail, model_values
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class WeightsPanel:
     def _leave_what_is_gone(self) -> None:
         used = self._choice(self._controller.link.model)
         if used is None or not used.has_weights:
-            self._controller.set_model(self._choices[0].card.name)
+            self._controller.set_model(default_choice(self._choices).card.name)
 
     def _choice(self, name: str) -> ModelChoice | None:
         return next((one for one in self._choices if one.card.name == name), None)

@@ -14,7 +14,6 @@ import slicer
 from SegmentAnythingMedLib.errors import SegmentAnythingMedError, VolumeError
 from SegmentAnythingMedLib.io.images import read_volume
 from SegmentAnythingMedLib.io.label_files import read_labels
-from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.mrml.controller import Controller
 from SegmentAnythingMedLib.mrml.nodes import nodes_of
 from SegmentAnythingMedLib.mrml.scene import default_volume
@@ -52,7 +51,6 @@ class Workspace:
         self.app = app
         self.scene = app.scene
         self.controller = Controller(app.scene, lambda: WorkerClient(folder=folder))
-        self.controller.set_model(default_model())
         self.views: Views | None = None
         self.reading = ""
         self.arriving = 0

@@ -11,7 +11,6 @@ pytest.importorskip("onnxruntime")
 
 from SegmentAnythingMedLib.benchmark import embedded_shares
 from SegmentAnythingMedLib.geometry import VolumeGeometry
-from SegmentAnythingMedLib.models import embedded_opinions
 from SegmentAnythingMedLib.resources import resource_path
 from SegmentAnythingMedLib.volume import Volume
 
@@ -22,8 +21,6 @@ def test_every_setting_is_measured_on_every_case(monkeypatch: pytest.MonkeyPatch
     grey = np.where(mask, 200, 40).astype(np.uint8)
     volume = Volume.from_array(grey, VolumeGeometry.from_spacing((48, 48, 6), (1.0, 1.0, 3.0)))
     monkeypatch.setattr(embedded_shares, "cases", lambda data: iter([("made up", volume, mask, "identity")]))
-    for name in ("TRACKED_SHARE", "PRESENCE_SHARE"):  # put back afterwards
-        monkeypatch.setattr(embedded_opinions, name, getattr(embedded_opinions, name))
     settings = [(0.0, 0.0, 0.0), (0.0, 0.0, 30.0)]
     found = embedded_shares.measure(Path("nowhere"), resource_path("Weights") / "embedded.onnx", settings)
     goes_on, stops = (found[one] for one in settings)

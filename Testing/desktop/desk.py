@@ -50,7 +50,7 @@ class Desk:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def open(self, model: str = "classic") -> None:
-        """Set the module's widget up, with a model chosen."""
+        """Set the module's widget up, with a model that the scene remembers; "" for one that remembers none."""
         self.import_ui("parameters").Parameters(self.parameter_node()).set_text("model", model)
         self.widget = self.module.SegmentAnythingMedWidget(self._parent())
         self.widget.setup()

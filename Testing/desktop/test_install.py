@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,12 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     found: set[str] = set()
     real = importlib.util.find_spec
     ours = {"onnxruntime", "torch", "safetensors"}
+
+    def spec(name: str) -> ModuleSpec | None:
+        return ModuleSpec(name, None, origin="here") if name in found else None
+
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: (name in found or None) if name in ours else real(name, *more)
+        importlib.util, "find_spec", lambda name, *more: spec(name) if name in ours else real(name, *more)
     )
     return found
 
@@ -87,6 +92,13 @@ def chosen(desk: Desk) -> str:
     return desk.ui.modelBox.itemData(desk.ui.modelBox.currentIndex)
 
 
+def hint(desk: Desk) -> str:
+    """What is said under the list of models."""
+    label = desk.ui.modelDetailLabel
+    assert label.visible == bool(label.text)
+    return label.text
+
+
 def test_a_fresh_slicer_works_with_classic_and_asks_nothing(fresh: Desk) -> None:
     asked = answers(fresh)
     fresh.ui.placeBoxButton.click()
@@ -94,6 +106,87 @@ def test_a_fresh_slicer_works_with_classic_and_asks_nothing(fresh: Desk) -> None
     assert asked.texts == []
     assert chosen(fresh) == "classic"
     assert not fresh.ui.installButton.visible
+
+
+@pytest.fixture
+def a_new_scene(desk: Desk, packages: set[str], a_volume: slicer.vtkMRMLScalarVolumeNode) -> Callable[[], Desk]:
+    """Opens the module in a scene that remembers no model; until then packages can be added."""
+
+    def open_it() -> Desk:
+        desk.open("")
+        desk.add_view(a_volume)
+        desk.widget.enter()
+        desk.ui.volumeSelector.setCurrentNode(a_volume)
+        desk.pip = desk.panel.installer._pip = Pip()
+        return desk
+
+    return open_it
+
+
+def test_a_new_scene_begins_with_the_embedded_model_where_its_package_is(
+    a_new_scene: Callable[[], Desk], packages: set[str]
+) -> None:
+    packages.add("onnxruntime")
+    desk = a_new_scene()
+    asked = answers(desk)
+    desk.ui.placeBoxButton.click()
+    assert desk.controller.link.model == chosen(desk) == "embedded"
+    assert desk.controller.placing_kind == "box" and asked.texts == []
+    assert not desk.ui.modelDetailLabel.visible and not desk.ui.installButton.visible
+
+
+def test_a_new_scene_without_the_package_begins_with_classic_and_says_what_is_better(
+    a_new_scene: Callable[[], Desk], packages: set[str]
+) -> None:
+    desk = a_new_scene()
+    asked = answers(desk, "INSTALL")
+    desk.ui.placeBoxButton.click()
+    assert desk.controller.link.model == chosen(desk) == "classic"
+    assert desk.controller.placing_kind == "box" and asked.texts == []
+    assert "embedded is more accurate. It needs one small package, onnxruntime (about 40 MB)" in hint(desk)
+    assert desk.ui.modelBox.itemText(0) == "embedded (needs onnxruntime)"
+    assert not desk.ui.installButton.visible
+    desk.choose("modelBox", "embedded")
+    packages.add("onnxruntime")
+    desk.pip.end(0)
+    desk.panel.show()
+    assert len(asked.texts) == 1 and hint(desk) == ""
+    assert desk.controller.link.model == chosen(desk) == desk.panel.parameters.text("model") == "embedded"
+
+
+def test_a_scene_that_remembers_classic_keeps_it(fresh: Desk, packages: set[str]) -> None:
+    packages.add("onnxruntime")
+    fresh.panel.restore()
+    fresh.widget.enter()
+    assert fresh.controller.link.model == chosen(fresh) == "classic" and hint(fresh) == ""
+
+
+def test_a_scene_that_remembers_the_embedded_model_goes_back_to_classic_without_its_package(
+    desk: Desk, packages: set[str], a_volume: slicer.vtkMRMLScalarVolumeNode
+) -> None:
+    desk.open("embedded")
+    asked = answers(desk, "NOT_NOW")
+    desk.widget.enter()
+    desk.ui.volumeSelector.setCurrentNode(a_volume)
+    assert asked.texts == [] and desk.controller.link.model == "classic"
+    desk.ui.placeBoxButton.click()
+    assert len(asked.texts) == 1 and chosen(desk) == "classic"
+
+
+def test_after_no_the_hint_is_gone_and_install_asks_again_for_the_same_model(
+    a_new_scene: Callable[[], Desk], packages: set[str]
+) -> None:
+    desk = a_new_scene()
+    asked = answers(desk, "NOT_NOW", "INSTALL")
+    desk.choose("modelBox", "embedded")
+    desk.panel.show()
+    assert chosen(desk) == "classic" and hint(desk) == ""
+    desk.ui.installButton.click()
+    assert len(asked.texts) == 2 and desk.pip.arguments == ["onnxruntime>=1.18"]
+    packages.add("onnxruntime")
+    desk.pip.end(0)
+    desk.panel.show()
+    assert desk.controller.link.model == chosen(desk) == "embedded" and not desk.ui.installButton.visible
 
 
 def test_models_say_what_they_need(fresh: Desk) -> None:

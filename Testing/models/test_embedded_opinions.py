@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 
 from SegmentAnythingMedLib.errors import ModelFileError
-from SegmentAnythingMedLib.models import embedded_opinions
 from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, SliceImage
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic import ClassicModel
-from SegmentAnythingMedLib.models.embedded_opinions import MOST_CANDIDATES, Pair, TwoOpinions, Weighing, candidate_clues
+from SegmentAnythingMedLib.models.embedded_opinions import (
+    MOST_CANDIDATES,
+    PRESENCE_SHARE,
+    TRACKED_SHARE,
+    Pair,
+    TwoOpinions,
+    Weighing,
+    candidate_clues,
+)
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
 CARD = ModelCard("two", "Two", "embedded", "none", ("slice", "memory", "candidates"))
@@ -81,16 +88,24 @@ def test_an_empty_answer_does_not_count_where_the_user_said_something():
     assert not answer.masks.any() and answer.presence < 0 and answer.quality[0] == 0
 
 
-def test_presence_of_a_tracked_slice_is_the_weighted_mean_less_the_offset(monkeypatch):
-    monkeypatch.setattr(embedded_opinions, "PRESENCE_SHARE", 0.5)
+def test_presence_of_a_tracked_slice_is_the_weighted_mean_less_the_offset():
     memory = Recall((Recalled(Pair(Memory(), Memory()), 0, 1),))
     for offset, there in ((0.0, True), (2.0, False)):
-        weighing = Weighing(presence_offset=offset)
+        weighing = Weighing(presence_offset=offset, presence_share=0.5)
         model, features = a_pair(one(square(), presence=3.0), one(square(), presence=-1.0), weighing)
         answer = model.predict(features, SlicePrompts(), memory)
         assert answer.presence == pytest.approx(1.0 - offset) and (answer.presence > 0) == there
     model, features = a_pair(one(square(), presence=3.0), one(square(), presence=-1.0), Weighing(presence_offset=2.0))
     assert model.predict(features, BOX).presence > 0, "a prompted object is there"
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.0, square(20, 36)), (1.0, square())])
+def test_the_share_on_tracked_slices_says_who_draws_the_outline(share, place):
+    memory = Recall((Recalled(Pair(Memory(), Memory()), 0, 1),))
+    model, features = a_pair(
+        one(square(), presence=3.0), one(square(20, 36), presence=3.0), Weighing(tracked_share=share)
+    )
+    assert (model.predict(features, SlicePrompts(), memory).masks[0] == place).all()
 
 
 def test_agreement_raises_predicted_quality():
@@ -193,13 +208,22 @@ def test_the_same_click_again_gives_the_same_answer():
         assert (again.masks[0] == square()).all() and again.state is prompts
 
 
+def test_weights_that_say_nothing_of_shares_have_those_that_were_chosen():
+    text = (
+        '{"joined": [1, 2, 3, 4, 5], "network": [0, 0, 0, 0, 0, 0], "solver": [0, 0, 0, 0, 0, 0], "presence_offset": 1}'
+    )
+    found = Weighing.from_json(text)
+    assert (found.tracked_share, found.presence_share) == (TRACKED_SHARE, PRESENCE_SHARE)
+
+
 def test_a_weighing_survives_its_text_and_a_damaged_one_is_named():
-    weighing = Weighing((1.0, 2.0, 3.0, 4.0, 5.0), presence_offset=0.5)
+    weighing = Weighing((1.0, 2.0, 3.0, 4.0, 5.0), presence_offset=0.5, presence_share=0.15, tracked_share=0.25)
     assert Weighing.from_json(weighing.to_json()) == weighing
     assert Weighing.from_json("") == Weighing()
     written = weighing.to_json()
     numbers = "[1.0, 2.0, 3.0, 4.0, 5.0]"
-    damaged = [written.replace("0.5}", end) for end in ("NaN}", "Infinity}", "1" + 400 * "0" + "}")]
+    damaged = [written.replace(": 0.5", end) for end in (": NaN", ": Infinity", ": 1" + 400 * "0")]
+    damaged += [written.replace("0.15}", end) for end in ("NaN}", "1.5}", "-0.1}", "null}")]
     damaged += [written.replace(numbers, '"12345"'), written.replace("5.0", "NaN"), written.replace(", 5.0", "")]
     for text in (*damaged, "[" * 100_000, "{", "[]", "{}"):
         assert text != written

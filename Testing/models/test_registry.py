@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError, SegmentAnythingMedError
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.registry import ModelRegistry
+from SegmentAnythingMedLib.models.registry import ModelRegistry, default_model
 from SegmentAnythingMedLib.resources import resource_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,16 @@ def test_a_card_of_the_user_replaces_the_librarys(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(GOOD | {"name": "classic", "title": "Better", "family": "classic"}))
     registry = ModelRegistry([resource_path("ModelCards"), tmp_path], tmp_path)
     assert registry.card("classic").title == "Better"
+
+
+def test_without_its_weights_the_embedded_model_is_not_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ModuleSpec("onnxruntime", None, origin="here")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: found)
+    assert default_model() == "embedded"
+    monkeypatch.setattr("SegmentAnythingMedLib.models.registry.resource_path", lambda *_: tmp_path)
+    assert default_model() == "classic"
 
 
 def test_a_broken_card_of_the_user_is_said_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import numpy as np
 import pytest
 import slicer
 from mrml.conftest import an_image, tilted_matrix
-from mrml.controlling import AXIAL, Driver, box, carried, in_process, point, view_on
+from mrml.controlling import AXIAL, DEADLINE_S, Driver, box, carried, in_process, point, view_on
 from mrml.host import MrmlHost
 
 from SegmentAnythingMedLib.geometry import SliceGeometry
+from SegmentAnythingMedLib.models.registry import default_model
+from SegmentAnythingMedLib.mrml.controller import Controller
 from SegmentAnythingMedLib.mrml.controller_link import Purpose
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.mrml.frame import VolumeFrame
 from SegmentAnythingMedLib.mrml.segment_reader import segment_on_slice
+from SegmentAnythingMedLib.worker.client import WorkerClient
 
 
 @pytest.fixture
@@ -25,6 +29,23 @@ def driver(drive: Callable[..., Driver], a_volume: slicer.vtkMRMLScalarVolumeNod
     made = drive()
     made.controller.set_volume(a_volume)
     return made
+
+
+def test_a_controller_begins_with_the_default_model(
+    host: MrmlHost, a_volume: slicer.vtkMRMLScalarVolumeNode, tmp_path: Path
+) -> None:
+    controller = Controller(host.scene, lambda: WorkerClient(folder=tmp_path, threads=1))
+    controller.set_volume(a_volume)
+    controller.add_prompt(box())
+    wait = time.monotonic() + DEADLINE_S
+    try:
+        while controller.model_loaded is None:
+            assert time.monotonic() < wait, controller.messages
+            controller.poll()
+            time.sleep(0.001)
+        assert controller.model_loaded.name == controller.link.model == default_model()
+    finally:
+        controller.close()
 
 
 def test_a_prompt_is_outlined_carried_and_accepted_as_the_session_does_it(

@@ -11,6 +11,7 @@ import pytest
 from SegmentAnythingMedLib import cli
 from SegmentAnythingMedLib.geometry import VolumeGeometry
 from SegmentAnythingMedLib.io import Labels, read_labels, write_labels, write_volume
+from SegmentAnythingMedLib.models.registry import default_model
 from SegmentAnythingMedLib.prompts_file import load_prompts
 from SegmentAnythingMedLib.propagation import dice
 from SegmentAnythingMedLib.volume import Volume
@@ -107,7 +108,7 @@ def test_everything_asks_the_model_and_gives_masks(files: Path, balls: np.ndarra
     assert prompts(files, settings, "--mask", files / "rough.seg.nrrd", "--slice", 7) == 0
     content = load_prompts(files / "p.json")
     rough = read_labels(files / "rough.seg.nrrd").segments
-    assert content.model == "classic" and [item.name for item in content.objects] == ["Left", "Right"]
+    assert content.model == default_model() and [item.name for item in content.objects] == ["Left", "Right"]
     for item, before, truth in zip(content.objects, rough, balls, strict=True):
         assert dice(item.prompts[0].mask, truth[7]) > dice(before.mask[7], truth[7]) + 0.02
 
