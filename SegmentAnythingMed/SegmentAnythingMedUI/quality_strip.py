@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
-from SegmentAnythingMedLib.mrml.controller_review import WEAK_QUALITY
-
 if TYPE_CHECKING:
     from SegmentAnythingMedLib.mrml.controller_review import SliceReview
 
@@ -122,7 +120,8 @@ class QualityStrip(qt.QWidget):
         dotted = qt.QPen(colors["weak"])
         dotted.setStyle(qt.Qt.DotLine)
         painter.setPen(dotted)
-        painter.drawLine(_SIDE, self._y(WEAK_QUALITY), self.width - _SIDE, self._y(WEAK_QUALITY))
+        limit = self._y(min(item.limit for item in self._slices))
+        painter.drawLine(_SIDE, limit, self.width - _SIDE, limit)
         painter.setPen(self.palette.color(qt.QPalette.WindowText))
         low, high = self._slices[0].index, self._slices[-1].index
         for index in {low, high} if high - low > 3 else {low}:

@@ -11,7 +11,7 @@ from SegmentAnythingMedLib.errors import OutputError, PromptError, SegmentAnythi
 from SegmentAnythingMedLib.geometry import Plane
 from SegmentAnythingMedLib.mrml.controller_link import Job, Purpose
 from SegmentAnythingMedLib.mrml.controller_prompting import Prompting
-from SegmentAnythingMedLib.mrml.controller_review import WEAK_QUALITY
+from SegmentAnythingMedLib.mrml.controller_review import weak_quality
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegment
 from SegmentAnythingMedLib.mrml.controller_work import Progress, told
 from SegmentAnythingMedLib.mrml.segment_series import SegmentSeries
@@ -155,7 +155,11 @@ class ThroughTime(Prompting):
         def written(error: SegmentAnythingMedError | None) -> None:
             if error is None:
                 run.written.add(event.time)
-                run.weak |= {event.time} if event.voxels is not None and event.quality < WEAK_QUALITY else set()
+                run.weak |= (
+                    {event.time}
+                    if event.voxels is not None and event.quality < weak_quality(self.link.model)
+                    else set()
+                )
 
         self.proposals.later(run.series.write(segment.segment_id, event.time, block), written)
 

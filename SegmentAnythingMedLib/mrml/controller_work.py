@@ -13,6 +13,7 @@ from SegmentAnythingMedLib.errors import SegmentAnythingMedError
 from SegmentAnythingMedLib.mrml.controller_link import Job, Purpose, WorkerLink
 from SegmentAnythingMedLib.mrml.controller_outlining import Outlining
 from SegmentAnythingMedLib.mrml.controller_proposals import Proposals
+from SegmentAnythingMedLib.mrml.controller_review import weak_quality
 from SegmentAnythingMedLib.mrml.controller_segment import WorkedSegments
 from SegmentAnythingMedLib.mrml.controller_states import Signal, State, next_state
 from SegmentAnythingMedLib.mrml.controller_watch import SceneWatch
@@ -243,7 +244,7 @@ class ControllerWork:
             return
         at = event.key.plane, event.key.index
         self._is_changed = True
-        segment.review.note(event)
+        segment.review.note(event, weak_quality(self.link.model))
         if event.candidates is not None:
             segment.candidates[at] = len(event.candidates), event.candidate
             if self.outlining.remember_choice(segment, event, job.is_shown):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from SegmentAnythingMedLib.geometry import Plane, SliceKey
-from SegmentAnythingMedLib.mrml.controller_review import Review
+from SegmentAnythingMedLib.mrml.controller_review import Review, weak_quality
 from SegmentAnythingMedLib.mrml.controller_states import TRANSITIONS, Signal, State, next_state
 from SegmentAnythingMedLib.worker.messages import SliceMask
 
@@ -69,6 +69,15 @@ def test_a_slice_with_low_quality_overlap_or_presence_is_weak(review: Review, do
     review.confirm(AXIAL, 3)
     assert review.weak(AXIAL) == ()
     assert [item.index for item in review.strip(AXIAL) if item.confirmed] == [3]
+
+
+def test_a_model_that_says_what_to_expect_is_weak_below_less(review: Review) -> None:
+    assert weak_quality("embedded") < 0.6 < weak_quality("sam2.1-tiny") == weak_quality("classic")
+    review.note(a_slice(3, quality=0.6), weak_quality("embedded"))
+    assert review.weak(AXIAL) == ()
+    review.note(a_slice(3, quality=0.5), weak_quality("embedded"))
+    assert review.weak(AXIAL) == (3,)
+    assert [item.limit for item in review.strip(AXIAL)][1:4] == [0.7, weak_quality("embedded"), 0.7]
 
 
 def test_what_the_user_prompted_is_not_weak_and_a_gap_is(review: Review) -> None:
