@@ -352,7 +352,7 @@ class VolumeSession:
         with self.times.measure("predict"):
             prediction = self.model.predict(features, prompts, recall, previous, multimask)
         if prompts.mask is not None:
-            prediction = replace(prediction, logits=_prediction_of(prompts.mask).logits)
+            prediction = replace(prediction, logits=_prediction_of(prompts.mask).logits, reach=None)
         return prediction
 
     def _key_memories(self, state: TrackedObject, slices: SliceGeometry, skip: int | None) -> dict[int, MemoryEntry]:
@@ -373,7 +373,7 @@ class VolumeSession:
         if not slot.is_confirmed or slot.prediction.state is not None:
             return slot.prediction
         answer = self.model.predict(features, SlicePrompts(mask=slot.mask), Recall())
-        return replace(answer, logits=slot.prediction.logits)
+        return replace(answer, logits=slot.prediction.logits, reach=slot.prediction.reach)
 
     def _key_result(self, object_id: int, key: SliceKey) -> SliceResult:
         state = self._object(object_id)

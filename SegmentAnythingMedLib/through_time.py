@@ -253,7 +253,7 @@ class TimePropagation:
                 seen = features.get(self._slices, index)
                 answer = self._model.predict(seen, SlicePrompts(mask=mask), Recall())
                 logits = np.where(mask, 10.0, -10.0).astype(np.float32)[np.newaxis]
-                entry = key_memory(self._model, self._slices, time, seen, replace(answer, logits=logits))
+                entry = key_memory(self._model, self._slices, time, seen, replace(answer, logits=logits, reach=None))
                 memories.setdefault(index, {})[time] = entry
         return memories
 

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / PACKAGE).rglob("*.py"))
 
 FOUNDATION = {
-    "errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing", "free_memory",
-    "voxel_block", "fusion",
+    "errors", "geometry", "volume", "windowing", "prompts", "rasterize", "resources", "replacing", "resampling",
+    "free_memory", "voxel_block", "fusion",
 }  # fmt: skip
 MODEL_PARTS = {
     "models.accelerate",
@@ -52,6 +52,7 @@ ALLOWED = {
     "windowing": {"errors", "volume"},
     "prompts": {"errors", "geometry"},
     "rasterize": set(),
+    "resampling": set(),
     "replacing": {"errors"},
     "voxel_block": set(),
     "fusion": {"errors", "geometry", "volume", "free_memory"},

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.finetune.embedded_network import EmbeddedNetwork
+from SegmentAnythingMedLib.finetune.export_embedded import folded
 
 
 def restart(network: EmbeddedNetwork, path: Path, maps: Tensor) -> int:
@@ -46,11 +47,10 @@ def restart(network: EmbeddedNetwork, path: Path, maps: Tensor) -> int:
     except (OSError, DecodeError) as error:
         raise ModelFileError(f"{path.name} is not an ONNX file: start from embedded.onnx, or from nothing.") from error
     stored = _constants(model.graph)
-    folded = [_weights(node, stored) for node in model.graph.node if node.op_type == "Conv"]
-    convolutions = _in_order(network, maps[:1])
-    shapes = [tuple(weight.shape) for weight, _ in folded if weight.ndim == 4]
     # The likelihood maps' smoothing is a Conv, too; it has no weights to learn.
-    learnt = [pair for pair in folded if pair[0].ndim == 4]
+    learnt = [pair for pair in _convolutions(model.graph, stored) if pair[0].ndim == 4]
+    convolutions = _in_order(network, maps[:1])
+    shapes = [tuple(weight.shape) for weight, _ in learnt]
     if shapes != [tuple(one.weight.shape) for one, _ in convolutions]:
         raise ModelFileError(f"{path.name} is a network of other sizes: start from another file, or from nothing.")
     _take_linear(network, stored, path)
@@ -110,6 +110,12 @@ def _constants(graph: object) -> dict[str, np.ndarray]:
         if node.op_type == "Cast" and node.input[0] in stored:
             stored[node.output[0]] = stored[node.input[0]].astype(np.float32)
     return stored
+
+
+def _convolutions(graph: object, stored: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weight and bias of each, the first one's on folded maps."""
+    found = [_weights(node, stored) for node in graph.node if node.op_type == "Conv"]
+    return [(folded(weight) if weight.shape[2:] == (6, 6) else weight, bias) for weight, bias in found]
 
 
 def _weights(node: object, stored: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,9 @@ memories are opaque to the session and the memory bank, which only read their ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -90,6 +91,10 @@ class Recall:
         return not self.memories
 
 
+Reach = tuple[slice, slice]
+"""Rows and columns of a slice."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Masks for one object on one slice.
@@ -107,6 +112,9 @@ class Prediction:
         did not come from this model.
     order
         Which of the model's candidates each row is; a model starts with ``()``, which means 0, 1, 2 ...
+    reach
+        Rows and columns beyond which all logits are -10, so that no one needs to look there; None for the whole slice.
+        Who puts other logits in their place says it anew.
     """
 
     logits: np.ndarray
@@ -114,11 +122,16 @@ class Prediction:
     presence: float = 10.0
     state: object = field(default=None, repr=False)
     order: tuple[int, ...] = ()
+    reach: Reach | None = None
 
-    @property
+    @cached_property
     def masks(self) -> np.ndarray:
-        """(M, rows, columns) bool."""
-        return self.logits > 0
+        """(M, rows, columns) bool, not to be written to."""
+        masks = np.zeros(self.logits.shape, dtype=bool)
+        part = (slice(None), *(self.reach or ()))
+        np.greater(self.logits[part], 0, out=masks[part])
+        masks.flags.writeable = False
+        return masks
 
     @property
     def chosen(self) -> int:
@@ -137,6 +150,20 @@ class Prediction:
         return replace(
             self, logits=self.logits[rows], quality=self.quality[rows], order=tuple(order[row] for row in rows)
         )
+
+
+def united_reach(reaches: Iterable[Reach | None]) -> Reach | None:
+    """Rows and columns that hold all these; None if one of them is the whole slice."""
+    several = list(reaches)
+    if None in several:
+        return None
+    rows, columns = zip(*several, strict=True)
+    return tuple(slice(min(one.start for one in side), max(one.stop for one in side)) for side in (rows, columns))
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The arrays along a new first axis; a single one is not copied."""
+    return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)
 
 
 @runtime_checkable

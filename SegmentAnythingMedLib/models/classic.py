@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError, PromptError
-from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage
+from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage, stacked, united_reach
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic_candidate import Candidate, predicted_quality, settled
 from SegmentAnythingMedLib.models.classic_clicks import MAX_CANDIDATES, Seeds, corrected, distinct, grow_regions
@@ -197,14 +198,17 @@ def _prediction(
     if not candidates:
         return Prediction(np.full((1, *features.shape), -FAR, np.float32), np.zeros(1), -FAR, prompts)
     found = np.array([predicted_quality(candidate) for candidate in candidates])
-    order = np.argsort(-found, kind="stable")
+    order = np.argsort(-found, kind="stable")[: 1 if kept == 1 else None]
     candidates, found = [candidates[row] for row in order], found[order]
     wholes = [candidate.crop.frame.give(candidate.logits) for candidate in candidates]
-    rows = distinct([whole > 0 for whole in wholes])[:kept]
-    logits = np.stack([wholes[row] for row in rows])
+    several = len(wholes) > 1
+    rows = [row for row, _ in islice(distinct(whole > 0 for whole in wholes), kept)] if several else [0]
+    logits = stacked([wholes[row] for row in rows])
     for one in logits:
         seeds.write(one)
-    return Prediction(logits, found[rows], candidates[rows[0]].presence, prompts)
+    frames = [candidates[row].crop.frame.reach for row in rows]
+    reach = united_reach([*frames, *(() if seeds.is_empty else (seeds.reach,))])
+    return Prediction(logits, found[rows], candidates[rows[0]].presence, prompts, reach=reach)
 
 
 def _confirmed(mask: np.ndarray, shape: tuple[int, int], prompts: SlicePrompts) -> Prediction:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit, logit
 
-from SegmentAnythingMedLib.models.classic_clicks import region_clues
+from SegmentAnythingMedLib.models.classic_clicks import border_values, region_clues
 from SegmentAnythingMedLib.models.classic_crop import FAR, Crop
 from SegmentAnythingMedLib.models.classic_random_walk import random_walk
 
@@ -53,11 +53,12 @@ def _cleaned(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         keep[labels[seeds > 0]] = True
         keep[0] = False
         mask = keep[labels]
-    holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    beyond, count = ndimage.label(~mask)
     fill = np.ones(count + 1, dtype=bool)
-    fill[holes[seeds < 0]] = False
+    fill[border_values(beyond)] = False
+    fill[beyond[seeds < 0]] = False
     fill[0] = False
-    return mask | fill[holes]
+    return mask | fill[beyond] if fill.any() else mask
 
 
 def predicted_quality(candidate: Candidate) -> float:

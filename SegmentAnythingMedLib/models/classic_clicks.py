@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +14,7 @@ from SegmentAnythingMedLib.models.classic_crop import (
     Crop,
     Frame,
     equivalent_radius_mm,
+    grown_box,
     mask_box,
     signed_distance_mm,
 )
@@ -67,6 +69,12 @@ class Seeds:
     def is_empty(self) -> bool:
         return not len(self.positive) and not len(self.negative)
 
+    @property
+    def reach(self) -> tuple[slice, slice]:
+        """Rows and columns that hold all; there must be some."""
+        low, high = (edge(np.concatenate([self.positive, self.negative]), axis=0) for edge in (np.min, np.max))
+        return slice(int(low[0]), int(high[0]) + 1), slice(int(low[1]), int(high[1]) + 1)
+
     def on(self, frame: Frame) -> np.ndarray:
         """(h, w) int8 of a crop: 1 object, -1 background, 0 free; free where both sides share a crop pixel."""
         return _covered(frame, self.positive).astype(np.int8) - _covered(frame, self.negative)
@@ -102,20 +110,22 @@ def grow_regions(channels: np.ndarray, spacing_mm: tuple[float, float], seeds: S
         At most `MAX_CANDIDATES` frames round a region, with the (h, w) bool region.
     """
     fields = [_field(channels, spacing_mm, seeds, share) for share in _CLICK_FIELDS]
-    scored = [(score, crop.frame.give_mask(region)) for crop in fields for score, region in _levels(crop, seeds)]
-    wholes = [whole for _, whole in sorted(scored, key=lambda found: -found[0])]
-    chosen = [wholes[row] for row in distinct(wholes)[:MAX_CANDIDATES]] or [_small_disc(fields[-1], seeds)]
+    scored = [(score, crop, region) for crop in fields for score, region in _levels(crop, seeds)]
+    best_first = sorted(scored, key=lambda found: -found[0])
+    wholes = (crop.frame.give_mask(region) for _, crop, region in best_first)
+    chosen = [mask for _, mask in islice(distinct(wholes), MAX_CANDIDATES)] or [_small_disc(fields[-1], seeds)]
     frames = [Frame.round_box(whole.shape, spacing_mm, mask_box(whole)) for whole in chosen]
     return [(frame, frame.take_mask(whole)) for frame, whole in zip(frames, chosen, strict=True)]
 
 
-def distinct(masks: Sequence[np.ndarray]) -> list[int]:
-    """Indices of the masks that differ enough from all chosen before them."""
-    chosen: list[int] = []
+def distinct(masks: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """The masks that differ enough from all found before them, with their number."""
+    chosen: list[np.ndarray] = []
     for row, mask in enumerate(masks):
-        if all((mask & masks[other]).sum() < _MAX_OVERLAP * (mask | masks[other]).sum() for other in chosen):
-            chosen.append(row)
-    return chosen
+        shared = (np.count_nonzero(mask & other) < _MAX_OVERLAP * np.count_nonzero(mask | other) for other in chosen)
+        if all(shared):
+            chosen.append(mask)
+            yield row, mask
 
 
 def _field(channels: np.ndarray, spacing_mm: tuple[float, float], seeds: Seeds, share: float) -> Crop:
@@ -156,9 +166,42 @@ def _small_disc(crop: Crop, seeds: Seeds) -> np.ndarray:
 
 def _connected(mask: np.ndarray, at: np.ndarray) -> np.ndarray:
     """The parts of a mask that hold a seed, without thin bridges and holes."""
-    opened = ndimage.binary_opening(mask) | at
-    labels, _ = ndimage.label(opened)
-    return ndimage.binary_fill_holes(np.isin(labels, np.unique(labels[at])))
+    labels, count = ndimage.label(_opened(mask) | at)
+    kept = np.zeros(count + 1, dtype=bool)
+    kept[labels[at]] = True
+    region = kept[labels]
+    if not region.any():
+        return region
+    held = grown_box(mask_box(region).astype(int), (1, 1))
+    region[held] = ~outside(~region[held])
+    return region
+
+
+def outside(free: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the connected parts of an (h, w) mask that reach its border."""
+    labels, count = ndimage.label(free)
+    reaching = np.zeros(count + 1, dtype=bool)
+    reaching[border_values(labels)] = True
+    reaching[0] = False
+    return reaching[labels]
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """Binary opening with a cross, as by `scipy.ndimage` in a tenth of its time; nothing lies beyond the border."""
+    eroded = np.zeros_like(mask)
+    middle = mask[1:-1, 1:-1]
+    eroded[1:-1, 1:-1] = middle & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    opened = eroded.copy()
+    opened[1:] |= eroded[:-1]
+    opened[:-1] |= eroded[1:]
+    opened[:, 1:] |= eroded[:, :-1]
+    opened[:, :-1] |= eroded[:, 1:]
+    return opened
+
+
+def border_values(values: np.ndarray) -> np.ndarray:
+    """Of the pixels along the four sides of an (h, w) array."""
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
 
 
 def region_clues(crop: Crop, region: np.ndarray) -> np.ndarray:
@@ -169,11 +212,11 @@ def region_clues(crop: Crop, region: np.ndarray) -> np.ndarray:
     """
     step = crop.frame.step_mm
     radius = equivalent_radius_mm(region, step)
-    limit = _largest(crop)
-    distance = np.clip(signed_distance_mm(region, step), -limit, limit)
-    ring = (distance >= -max(_RING * radius, 2 * min(step))) & ~region
+    limit, width = _largest(crop), max(_RING * radius, 2 * min(step))
+    distance = np.clip(signed_distance_mm(region, step, width), -limit, limit)
+    ring = (distance >= -width) & ~region
     separability = Appearance.measure(crop.bins, region, ring).separability
-    border = np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]).mean()
+    border = border_values(region).mean()
     return np.array([separability, min(float(distance.max()) / radius, 1.0), float(border), float(region.mean())])
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from SegmentAnythingMedLib.models.classic_intensity import to_bins
 from SegmentAnythingMedLib.models.classic_random_walk import EdgeWeights
+from SegmentAnythingMedLib.resampling import resampled, weighing
 
 MAX_PIXELS = 10_000
 """Pixels of a crop after averaging: 100 x 100 hold an object of 60 pixels with its surroundings (10 ms to solve)."""
@@ -75,6 +77,11 @@ class Frame:
         return tuple((b - a) / n for a, b, n in zip(self.start, self.stop, self.size, strict=True))
 
     @property
+    def reach(self) -> tuple[slice, slice]:
+        """Its rows and columns of the slice."""
+        return slice(self.start[0], self.stop[0]), slice(self.start[1], self.stop[1])
+
+    @property
     def step_mm(self) -> tuple[float, float]:
         """Size of a crop pixel."""
         return self.spacing_mm[0] * self.factor[0], self.spacing_mm[1] * self.factor[1]
@@ -82,11 +89,11 @@ class Frame:
     def take(self, pixels: np.ndarray) -> np.ndarray:
         """(..., rows, columns) of the slice to (..., h, w) of the crop, float32, averaged over equal areas."""
         (row0, column0), (row1, column1) = self.start, self.stop
-        part = pixels[..., row0:row1, column0:column1].astype(np.float32)
+        part = pixels[..., row0:row1, column0:column1].astype(np.float32, copy=False)
         if self.factor == (1.0, 1.0):
             return part
         rows, columns = (_averaging(b - a, n) for a, b, n in zip(self.start, self.stop, self.size, strict=True))
-        return rows @ part @ columns.T
+        return resampled(part, rows, columns)
 
     def take_mask(self, mask: np.ndarray) -> np.ndarray:
         """(rows, columns) bool of the slice to (h, w) bool: crop pixels that it covers at least half."""
@@ -96,19 +103,23 @@ class Frame:
         """(h, w) of the crop to the whole slice, float32: linear between crop pixels, ``-FAR`` outside."""
         whole = np.full(self.shape, -FAR, dtype=np.float32)
         rows, columns = (_interpolation(b - a, n) for a, b, n in zip(self.start, self.stop, self.size, strict=True))
-        fine = logits if self.factor == (1.0, 1.0) else rows @ logits @ columns.T
+        fine = logits if self.factor == (1.0, 1.0) else resampled(logits, rows, columns)
         whole[self.start[0] : self.stop[0], self.start[1] : self.stop[1]] = np.clip(fine, -FAR, FAR)
         return whole
 
     def give_mask(self, mask: np.ndarray) -> np.ndarray:
         """(h, w) bool of the crop to (rows, columns) bool of the slice, each pixel from the crop pixel it lies in."""
         whole = np.zeros(self.shape, dtype=bool)
-        (row0, column0), (row1, column1) = self.start, self.stop
+        if not mask.any():
+            return whole
         rows, columns = (
             ((np.arange(b - a) + 0.5) / f).astype(int)
             for a, b, f in zip(self.start, self.stop, self.factor, strict=True)
         )
-        whole[row0:row1, column0:column1] = mask[np.ix_(rows, columns)]
+        row0, column0, row1, column1 = mask_box(mask)
+        down, right = slice(*rows.searchsorted((row0, row1 + 1))), slice(*columns.searchsorted((column0, column1 + 1)))
+        part = whole[self.start[0] : self.stop[0], self.start[1] : self.stop[1]]
+        part[down, right] = mask[rows[down]][:, columns[right]]
         return whole
 
     def to_crop(self, points_rc: np.ndarray) -> np.ndarray:
@@ -116,11 +127,11 @@ class Frame:
         factor = np.asarray(self.factor)
         return (np.asarray(points_rc, dtype=np.float64) - self.start + 0.5) / factor - 0.5
 
-    @cached_property
-    def grid(self) -> np.ndarray:
-        """(2, h, w) continuous slice row and column of every crop pixel's centre."""
-        axes = [a + (np.arange(n) + 0.5) * f - 0.5 for a, n, f in zip(self.start, self.size, self.factor, strict=True)]
-        return np.stack(np.meshgrid(*axes, indexing="ij"))
+    @property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """(h,) continuous slice rows and (w,) columns of the crop pixels' centres."""
+        sides = zip(self.start, self.size, self.factor, strict=True)
+        return tuple(first + (np.arange(count) + 0.5) * factor - 0.5 for first, count, factor in sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,16 +164,29 @@ class Crop:
         return EdgeWeights.of_image(self.channels, self.frame.step_mm, EDGE_SHARPNESS)
 
 
-def signed_distance_mm(mask: np.ndarray, step_mm: tuple[float, float]) -> np.ndarray:
-    """Distance to the border of a (h, w) mask in mm, positive inside; -inf or inf where there is no border."""
+def signed_distance_mm(mask: np.ndarray, step_mm: tuple[float, float], reach_mm: float = math.inf) -> np.ndarray:
+    """Distance to the border of a (h, w) mask in mm, positive inside; -inf or inf where there is no border.
+
+    Pixels more than ``reach_mm`` outside need not be measured: some are -inf.
+    """
     if not mask.any():
         return np.full(mask.shape, -np.inf)
     if mask.all():
         return np.full(mask.shape, np.inf)
-    half = min(step_mm) / 2
-    inside = ndimage.distance_transform_edt(mask, sampling=step_mm)
-    outside = ndimage.distance_transform_edt(~mask, sampling=step_mm)
-    return np.where(mask, inside - half, half - outside)
+    half, box = min(step_mm) / 2, mask_box(mask).astype(int)
+    near = grown_box(box, [math.ceil(min(reach_mm / step, max(mask.shape))) + 1 for step in step_mm])
+    distance = np.full(mask.shape, -np.inf)
+    distance[near] = half - ndimage.distance_transform_edt(~mask[near], sampling=step_mm)
+    # All that is nearest to the mask's pixels beyond its border lies in its box or beside it.
+    held = grown_box(box, (1, 1))
+    inside = ndimage.distance_transform_edt(mask[held], sampling=step_mm) - half
+    np.copyto(distance[held], inside, where=mask[held])
+    return distance
+
+
+def grown_box(box_rc: np.ndarray, pixels: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of a box of whole pixels, and so many more on each side."""
+    return tuple(slice(max(box_rc[axis] - more, 0), box_rc[axis + 2] + more + 1) for axis, more in enumerate(pixels))
 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
@@ -176,17 +200,22 @@ def equivalent_radius_mm(mask: np.ndarray, step_mm: tuple[float, float]) -> floa
     return math.sqrt(max(int(mask.sum()), 1) * step_mm[0] * step_mm[1] / math.pi)
 
 
-def _averaging(fine: int, coarse: int) -> np.ndarray:
+@lru_cache(maxsize=8)
+def _averaging(fine: int, coarse: int) -> sparse.csr_array:
     """(coarse, fine) float32 matrix that averages ``fine`` pixels over ``coarse`` equal stretches."""
-    edges = np.arange(coarse + 1)[:, None] * (fine / coarse)
-    before = np.clip(edges - np.arange(fine), 0.0, 1.0)
-    return ((before[1:] - before[:-1]) * (coarse / fine)).astype(np.float32)
+    edges = np.arange(coarse + 1) * (fine / coarse)
+    source = np.floor(edges[:-1]).astype(int)[:, None] + np.arange(math.ceil(fine / coarse) + 1)
+    shares = np.clip(edges[1:, None] - source, 0.0, 1.0) - np.clip(edges[:-1, None] - source, 0.0, 1.0)
+    return weighing(source.clip(max=fine - 1), np.where(source < fine, shares, 0.0) * (coarse / fine), fine)
 
 
-def _interpolation(fine: int, coarse: int) -> np.ndarray:
+@lru_cache(maxsize=8)
+def _interpolation(fine: int, coarse: int) -> sparse.csr_array:
     """(fine, coarse) float32 matrix that interpolates linearly between the centres of those stretches."""
     at = np.clip((np.arange(fine) + 0.5) * (coarse / fine) - 0.5, 0, coarse - 1)
-    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(coarse))).astype(np.float32)
+    source = np.floor(at).astype(int)[:, None] + np.arange(2)
+    shares = np.where(source < coarse, np.maximum(0.0, 1.0 - np.abs(at[:, None] - source)), 0.0)
+    return weighing(source.clip(max=coarse - 1), shares, coarse)
 
 
 def _pair(values: np.ndarray) -> tuple[int, int]:

@@ -8,7 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 BINS = 48
-_SMOOTHING_BINS = 1.0
+_SMOOTHING = np.exp(-0.5 * np.arange(-4, 5) ** 2)
+_SMOOTHING /= _SMOOTHING.sum()
+"""Gaussian of sigma 1 bin."""
 _PSEUDO_COUNT = 0.02
 """Share of a flat histogram mixed in: a value never seen on one side is no proof, only a log-odds of about 4."""
 _MAX_EVIDENCE = 4.0
@@ -84,6 +86,6 @@ class Appearance:
 def _histograms(bins: np.ndarray, weight: np.ndarray) -> np.ndarray:
     flat = np.ravel(weight)
     counts = np.stack([np.bincount(channel.ravel(), flat, BINS) for channel in bins])
-    smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING_BINS, axis=1, mode="nearest")
+    smooth = ndimage.correlate1d(counts, _SMOOTHING, axis=1, mode="nearest")
     total = smooth.sum(axis=1, keepdims=True)
     return np.where(total > 0, smooth / np.maximum(total, 1e-12), 1.0 / BINS).astype(np.float32)

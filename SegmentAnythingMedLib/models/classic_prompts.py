@@ -44,12 +44,11 @@ def box_belief(crop: Crop, box_rc: np.ndarray, known: Appearance | None = None) 
     known
         Appearance from other slices, which counts half.
     """
-    centre = (box_rc[:2] + box_rc[2:])[:, None, None] / 2
-    half = (box_rc[2:] - box_rc[:2])[:, None, None] / 2 + 0.5
-    offset = np.abs(crop.frame.grid - centre) / half
-    radius = (offset**BOX_ROUNDNESS).sum(axis=0) ** (1 / BOX_ROUNDNESS)
+    centre, half = (box_rc[:2] + box_rc[2:]) / 2, (box_rc[2:] - box_rc[:2]) / 2 + 0.5
+    rows, columns = (np.abs(places - centre[axis]) / half[axis] for axis, places in enumerate(crop.frame.places))
+    radius = np.add.outer(rows**BOX_ROUNDNESS, columns**BOX_ROUNDNESS) ** (1 / BOX_ROUNDNESS)
     shape = BOX_SHAPE_WEIGHT * (1 - radius)
-    side = offset.max(axis=0)
+    side = np.maximum.outer(rows, columns)
     outside = np.minimum(shape, _BEYOND_BOX) - _FALL_BEYOND_BOX * (side - 1.0)
     return _with_evidence(crop, np.where(side > 1.0, outside, shape), side < BOX_NEAR, known)
 

@@ -75,23 +75,63 @@ def random_walk(
 
 def _conjugate_gradients(target: np.ndarray, trust: np.ndarray, edges: EdgeWeights) -> np.ndarray:
     """Solves (L + diag(trust)) x = trust * target, preconditioned by the diagonal, starting at the target."""
-    diagonal = trust + _degree(edges, target.shape)
-    solution = target.copy()
-    residual = trust * target - _product(solution, diagonal, edges)
-    direction = residual / diagonal
-    energy = float((residual * direction).sum())
-    goal = max(_TOLERANCE**2 * float((trust * target * target).sum()), 1e-20)
+    shape, stencil = target.shape, _Stencil.of(trust, edges)
+    target, trust = target.ravel(), trust.ravel()
+    solution, scratch, image = target.copy(), np.empty_like(target), np.empty_like(target)
+    weighted = trust * target
+    residual = weighted - stencil.times(solution, image, scratch)
+    direction = residual / stencil.diagonal
+    energy = float(np.multiply(residual, direction, out=scratch).sum())
+    goal = max(_TOLERANCE**2 * float(np.multiply(weighted, target, out=scratch).sum()), 1e-20)
     for _ in range(_MAX_ITERATIONS):
         if energy <= goal:
             break
-        image = _product(direction, diagonal, edges)
-        length = energy / float((direction * image).sum())
-        solution += length * direction
-        residual -= length * image
-        scaled = residual / diagonal
-        previous, energy = energy, float((residual * scaled).sum())
-        direction = scaled + (energy / previous) * direction
-    return solution
+        stencil.times(direction, image, scratch)
+        length = energy / float(np.multiply(direction, image, out=scratch).sum())
+        solution += np.multiply(length, direction, out=scratch)
+        residual -= np.multiply(length, image, out=scratch)
+        scaled = np.divide(residual, stencil.diagonal, out=image)
+        previous, energy = energy, float(np.multiply(residual, scaled, out=scratch).sum())
+        direction *= energy / previous
+        direction += scaled
+    return solution.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stencil:
+    """The matrix on (h * w) pixels, row after row: half the time of slices of (h, w) arrays.
+
+    Parameters
+    ----------
+    diagonal
+        Trust and the weights of all edges of each pixel.
+    down, right
+        Weights of the edges to the pixel ``width`` and 1 further on; 0 from the end of a row to the next one.
+    width
+        Pixels of a row.
+    """
+
+    diagonal: np.ndarray
+    down: np.ndarray
+    right: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, trust: np.ndarray, edges: EdgeWeights) -> _Stencil:
+        diagonal = trust + _degree(edges, trust.shape)
+        right = np.zeros(trust.shape)
+        right[:, :-1] = edges.right
+        down = edges.down.astype(np.float64, copy=False).ravel()
+        return cls(diagonal.ravel(), down, right.ravel()[:-1], trust.shape[1])
+
+    def times(self, x: np.ndarray, product: np.ndarray, scratch: np.ndarray) -> np.ndarray:
+        """The matrix times ``x``, in ``product``."""
+        np.multiply(self.diagonal, x, out=product)
+        for weights, away in ((self.down, self.width), (self.right, 1)):
+            part = scratch[: len(weights)]
+            product[away:] -= np.multiply(weights, x[:-away], out=part)
+            product[:-away] -= np.multiply(weights, x[away:], out=part)
+        return product
 
 
 def _degree(edges: EdgeWeights, shape: tuple[int, int]) -> np.ndarray:
@@ -101,12 +141,3 @@ def _degree(edges: EdgeWeights, shape: tuple[int, int]) -> np.ndarray:
     degree[:, 1:] += edges.right
     degree[:, :-1] += edges.right
     return degree
-
-
-def _product(x: np.ndarray, diagonal: np.ndarray, edges: EdgeWeights) -> np.ndarray:
-    product = diagonal * x
-    product[1:] -= edges.down * x[:-1]
-    product[:-1] -= edges.down * x[1:]
-    product[:, 1:] -= edges.right * x[:, :-1]
-    product[:, :-1] -= edges.right * x[:, 1:]
-    return product

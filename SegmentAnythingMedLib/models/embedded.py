@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError, PromptError
-from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage, SliceModel
+from SegmentAnythingMedLib.models.base import Prediction, Recall, SliceImage, SliceModel, stacked
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic import ClassicModel
-from SegmentAnythingMedLib.models.embedded_candidates import Candidate, click_frames, distinct, whole_slice
+from SegmentAnythingMedLib.models.embedded_candidates import Candidate, click_frames, distinct, reached, whole_slice
 from SegmentAnythingMedLib.models.embedded_channels import EmbeddedMemory, luminance, network_input
 from SegmentAnythingMedLib.models.embedded_context import (
     Box,
@@ -189,14 +189,15 @@ class EmbeddedModel:
         """Candidates on the whole slice, best first; clicked pixels get their label."""
         if not candidates:
             return Prediction(np.full((1, *features.shape), -FAR, np.float32), np.zeros(1), -FAR, prompts)
-        logits = np.stack([whole_slice(one, features.shape, prompts) for one in candidates])
-        first = candidates[0]
-        there = bool((logits[0] > 0).any())
+        logits = stacked([whole_slice(one, features.shape, prompts) for one in candidates])
+        reach = reached([one.frame for one in candidates], features.shape, prompts)
+        first, filled = candidates[0], (logits[:, *reach] > 0).any(axis=(1, 2))
         presence = first.presence if first.tracked else FAR
-        presence = presence if there else min(presence, -1.0)
+        presence = presence if filled[0] else min(presence, -1.0)
         quality = 1 / (1 + np.exp(-np.array([one.quality for one in candidates])))
-        quality[[not (one > 0).any() for one in logits]] = 0.0
-        return Prediction(logits, quality.astype(np.float32), float(np.clip(presence, -FAR, FAR)), prompts)
+        quality[~filled] = 0.0
+        presence = float(np.clip(presence, -FAR, FAR))
+        return Prediction(logits, quality.astype(np.float32), presence, prompts, reach=reach)
 
 
 def load(card: ModelCard, weights: Path | None, device: str = "auto", **options: object) -> SliceModel:

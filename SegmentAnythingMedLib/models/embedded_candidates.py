@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from SegmentAnythingMedLib.models.base import Reach, united_reach
 from SegmentAnythingMedLib.models.embedded_crop import Frame, mask_box
 from SegmentAnythingMedLib.prompts import SlicePrompts
 from SegmentAnythingMedLib.rasterize import curve_mask
@@ -118,6 +120,17 @@ def whole_slice(candidate: Candidate, shape: tuple[int, int], prompts: SliceProm
     return logits
 
 
+def reached(frames: Sequence[Frame], shape: tuple[int, int], prompts: SlicePrompts) -> Reach:
+    """Rows and columns of the slice that `whole_slice` writes to."""
+    marks = np.concatenate([prompts.points_rc, *(np.reshape(curve, (-1, 2)) for curve, _ in prompts.scribbles)])
+    marked = []
+    if len(marks):
+        low = np.clip(np.floor(marks.min(axis=0)) - 1, 0, np.array(shape) - 1).astype(int)
+        high = np.clip(np.ceil(marks.max(axis=0)) + 2, low + 1, shape).astype(int)
+        marked = [(slice(low[0], high[0]), slice(low[1], high[1]))]
+    return united_reach([*(frame.reach(shape) for frame in frames), *marked])
+
+
 def _decide(logits: np.ndarray, where: np.ndarray | tuple[int, int], positive: bool) -> None:
     logits[where] = np.maximum(logits[where], _DECIDED) if positive else np.minimum(logits[where], -_DECIDED)
 
@@ -127,12 +140,11 @@ def _overlap(a: Candidate, b: Candidate) -> float:
     small, large = sorted((a, b), key=lambda one: one.frame.side_mm)
     seen = small.mask
     if small.frame is not large.frame:
-        cells = np.arange(small.frame.size)
-        corners = np.stack(np.meshgrid(cells, cells, indexing="ij"), -1)
-        at = np.rint(large.frame.to_crop(small.frame.to_slice(corners))).astype(int)
-        inside = ((at >= 0) & (at < large.frame.size)).all(-1)
-        at = at.clip(0, large.frame.size - 1)
-        other = large.mask[at[..., 0], at[..., 1]] & inside
+        diagonal = np.repeat(np.arange(small.frame.size)[:, None], 2, axis=1)
+        at = np.rint(large.frame.to_crop(small.frame.to_slice(diagonal))).astype(int)
+        inside = (at >= 0) & (at < large.frame.size)
+        rows, columns = at.clip(0, large.frame.size - 1).T
+        other = large.mask[rows][:, columns] & np.logical_and.outer(*inside.T)
         scale = (large.frame.side_mm / large.frame.size) / (small.frame.side_mm / small.frame.size)
         beyond = max(large.mask.sum() * scale**2 - other.sum(), 0.0)
     else:

@@ -78,13 +78,14 @@ class EmbeddedMemory:
         """(2, size, size) grey values and mask in the window of another slice of the stack."""
         center = (frame.center_rc[0] - self.start_rc[0], frame.center_rc[1] - self.start_rc[1])
         moved = Frame(center, frame.side_mm, frame.spacing_mm, frame.size)
-        return moved.take(np.stack([self.pixels.astype(np.float32) / 255, self.mask.astype(np.float32)]))
+        return moved.take(np.stack([self.pixels, self.mask])) * np.float32([[[1 / 255]], [[1]]])
 
 
 def luminance(pixels: np.ndarray) -> np.ndarray:
     """(C, rows, columns) from 0 to 1 with C = 1 or 3, to (rows, columns) uint8."""
     grey = pixels[0] if len(pixels) == 1 else np.tensordot(_LUMINANCE, pixels[:3], axes=1)
-    return np.rint(grey * 255).astype(np.uint8)
+    scaled = grey * 255
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def box_map(low_rc: np.ndarray, high_rc: np.ndarray, size: int) -> np.ndarray:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
+
+from SegmentAnythingMedLib.resampling import resampled, weighing
 
 INPUT_SIZE = 128
 """Pixels along the side of the network's input."""
@@ -75,18 +79,22 @@ class Frame:
             _sampling(self.center_rc[axis], self.pixels_per_cell[axis], self.size, pixels.shape[axis - 2])
             for axis in (0, 1)
         )
-        low, high = int(columns.source.min()), int(columns.source.max()) + 1
-        narrow = _weighted(pixels[..., low:high], rows, -2)
-        return _weighted(narrow, _Taps(columns.source - low, columns.weights), -1)
+        return resampled(pixels[..., rows.held, columns.held], rows.matrix, columns.matrix)
 
     def give(self, values: np.ndarray, shape: tuple[int, int], outside: float = OUTSIDE) -> np.ndarray:
         """(..., size, size) on the window to (..., rows, columns) float32 on the slice, linear between pixels."""
-        (rows, row_taps), (columns, column_taps) = (
+        rows, columns = (
             _spreading(self.center_rc[axis], self.pixels_per_cell[axis], self.size, shape[axis]) for axis in (0, 1)
         )
         whole = np.full((*values.shape[:-2], *shape), outside, dtype=np.float32)
-        whole[..., rows, columns] = _weighted(_weighted(values, row_taps, -2), column_taps, -1)
+        whole[..., rows.held, columns.held] = resampled(values, rows.matrix, columns.matrix)
         return whole
+
+    def reach(self, shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of a slice of this shape that lie in the window."""
+        return tuple(
+            _inside(self.center_rc[axis], self.pixels_per_cell[axis], self.size, shape[axis]) for axis in (0, 1)
+        )
 
     def to_crop(self, points_rc: np.ndarray) -> np.ndarray:
         """(..., 2) slice pixels to continuous (row, column) network pixels."""
@@ -105,25 +113,14 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float]:
     return float(rows[0]), float(columns[0]), float(rows[-1]), float(columns[-1])
 
 
-@dataclass(frozen=True, eq=False)
-class _Taps:
-    """(n, taps) source positions along one axis and their (n, taps) float32 weights. No matrix product: a BLAS that
-    starts threads for it took 30 ms on a busy machine, this takes 1."""
+class _Axis(NamedTuple):
+    """Pixels of the slice along one axis that lie in a window, and the matrix from them to its pixels, or back."""
 
-    source: np.ndarray
-    weights: np.ndarray
+    held: slice
+    matrix: sparse.csr_array
 
 
-def _weighted(values: np.ndarray, taps: _Taps, axis: int) -> np.ndarray:
-    """Weighted sums along the last (-1) or the last but one axis, float32."""
-    weights = taps.weights if axis == -1 else taps.weights[:, :, None]
-    total = values.take(taps.source[:, 0], axis=axis) * weights[:, 0]
-    for tap in range(1, taps.source.shape[1]):
-        total += values.take(taps.source[:, tap], axis=axis) * weights[:, tap]
-    return total
-
-
-def _sampling(center: float, step: float, size: int, count: int) -> _Taps:
+def _sampling(center: float, step: float, size: int, count: int) -> _Axis:
     """Slice pixels that each of the window's pixels is made of along one axis; weight 0 beyond the slice."""
     at = center + (np.arange(size) - (size - 1) / 2) * step
     reach = max(1.0, step)
@@ -131,16 +128,23 @@ def _sampling(center: float, step: float, size: int, count: int) -> _Taps:
     weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - source) / reach)
     weights /= weights.sum(axis=1, keepdims=True)
     weights[(source < 0) | (source >= count)] = 0.0
-    return _Taps(source.clip(0, count - 1), weights.astype(np.float32))
+    source = source.clip(0, count - 1)
+    low, high = int(source.min()), int(source.max()) + 1
+    return _Axis(slice(low, high), weighing(source - low, weights, high - low))
 
 
-def _spreading(center: float, step: float, size: int, count: int) -> tuple[slice, _Taps]:
+def _spreading(center: float, step: float, size: int, count: int) -> _Axis:
     """Slice pixels whose centre lies in a window along one axis, and the two window pixels each lies between."""
+    held = _inside(center, step, size, count)
+    at = np.clip((np.arange(held.start, held.stop) - center) / step + (size - 1) / 2, 0, size - 1)
+    first = np.minimum(np.floor(at).astype(int), size - 2)
+    share = (at - first).astype(np.float32)
+    return _Axis(held, weighing(first[:, None] + np.arange(2), np.stack([1 - share, share], 1), size))
+
+
+def _inside(center: float, step: float, size: int, count: int) -> slice:
+    """Slice pixels whose centre lies in a window along one axis."""
     low = int(np.ceil(center - size * step / 2 - 1e-9))
     high = int(np.floor(center + size * step / 2 + 1e-9)) + 1
     low, high = min(max(low, 0), count), max(min(high, count), 0)
-    high = max(low, high)
-    at = np.clip((np.arange(low, high) - center) / step + (size - 1) / 2, 0, size - 1)
-    first = np.minimum(np.floor(at).astype(int), size - 2)
-    share = (at - first).astype(np.float32)
-    return slice(low, high), _Taps(first[:, None] + np.arange(2), np.stack([1 - share, share], 1))
+    return slice(low, max(low, high))

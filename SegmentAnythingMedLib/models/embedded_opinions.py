@@ -15,7 +15,16 @@ import numpy as np
 from scipy.special import expit
 
 from SegmentAnythingMedLib.errors import ModelFileError
-from SegmentAnythingMedLib.models.base import Prediction, Recall, Sized, SliceImage, SliceModel
+from SegmentAnythingMedLib.models.base import (
+    Prediction,
+    Recall,
+    Recalled,
+    Sized,
+    SliceImage,
+    SliceModel,
+    stacked,
+    united_reach,
+)
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.prompts import SlicePrompts
 
@@ -162,7 +171,7 @@ class TwoOpinions:
             answer = self.join(self.opinions(features, prompts, memories, previous), prompts, _gap(memories))
             if by_marks and grown:
                 answer = _blended(answer, self.join(self.opinions(features, prompts), prompts))
-        return replace(answer, state=said)
+        return answer if answer.state is said else replace(answer, state=said)
 
     def opinions(
         self,
@@ -182,7 +191,7 @@ class TwoOpinions:
         network, solver = opinions
         clues = candidate_clues(network, solver)
         quality = np.concatenate([clues[0] @ self._weighing.network, clues[1] @ self._weighing.solver])
-        logits, masks = np.concatenate([network.logits, solver.logits]), np.concatenate([network.masks, solver.masks])
+        logits, masks = [*network.logits, *solver.logits], np.concatenate([network.masks, solver.masks])
         quality = np.where(masks.any((1, 2)), expit(quality), 0.0)
         kept: list[int] = []
         for row in np.argsort(-quality, kind="stable"):
@@ -191,7 +200,9 @@ class TwoOpinions:
             if all(dice(masks[row], masks[other]) < _ALIKE for other in kept):
                 kept.append(int(row))
         presence = FAR if masks[kept[0]].any() else -FAR
-        return Prediction(logits[kept], quality[kept].astype(np.float32), presence, network.state)
+        reach = united_reach(one.reach for one in opinions)
+        shown = stacked([logits[row] for row in kept])
+        return Prediction(shown, quality[kept].astype(np.float32), presence, network.state, reach=reach)
 
     def join(self, opinions: tuple[Prediction, Prediction], prompts: SlicePrompts, gap: int = 0) -> Prediction:
         """The mean of both first answers; where the user said something, an empty answer does not count.
@@ -204,16 +215,19 @@ class TwoOpinions:
             found = opinions[seen.index(True)]
             return replace(found, logits=found.logits[:1], quality=found.quality[:1], order=())
         share = self._weighing.tracked_share if prompts.is_empty else 0.5
-        logits = (share * network.logits[:1] + (1 - share) * solver.logits[:1]).astype(np.float32)
-        there = bool((logits > 0).any())
+        reach = united_reach(one.reach for one in opinions)
+        part = (slice(0, 1), *(reach or ()))
+        logits = np.full((1, *network.logits.shape[1:]), -FAR, dtype=np.float32)
+        logits[part] = share * network.logits[part] + (1 - share) * solver.logits[part]
+        there = bool((logits[part] > 0).any())
         presence = FAR
         if prompts.is_empty:
             presence = joined_presence(network, solver, self._weighing.presence_share) - self._weighing.presence_offset
         presence = presence if there else min(presence, -1.0)
-        quality = expit(joined_clues(network, solver, logits[0]) @ self._weighing.joined) if there else 0.0
+        quality = expit(joined_clues(network, solver, logits[part][0]) @ self._weighing.joined) if there else 0.0
         if prompts.is_empty:
             quality *= expit(presence) * np.exp(-AGEING * gap)
-        return Prediction(logits, np.array([quality], np.float32), presence, prompts)
+        return Prediction(logits, np.array([quality], np.float32), presence, prompts, reach=reach)
 
     def encode_memory(self, features: Pair, prediction: Prediction, prompted: bool) -> Pair:
         """What both remember of a slice."""
@@ -232,7 +246,8 @@ def _blended(answer: Prediction, afresh: Prediction) -> Prediction:
     if not afresh.masks[0].any():
         return answer
     logits = (1 - AFRESH) * answer.logits[:1] + AFRESH * afresh.logits[:1]
-    return replace(answer, logits=logits.astype(np.float32), quality=answer.quality[:1], order=())
+    reach = united_reach((answer.reach, afresh.reach))
+    return replace(answer, logits=logits.astype(np.float32), quality=answer.quality[:1], order=(), reach=reach)
 
 
 def _distinct(prompts: SlicePrompts) -> SlicePrompts:
@@ -263,9 +278,9 @@ def joined_clues(network: Prediction, solver: Prediction, logits: np.ndarray) ->
     ``logits`` are the joined (rows, columns); sharpness is the logit of the mask's overlap with its own probability.
     """
     mine, other = network.masks[0], solver.masks[0]
-    mask, inside = logits > 0, logits > -FAR / 2
-    probability = expit(logits[inside])
-    kept = np.where(mask[inside], probability, 0.0).sum()
+    inside = logits[logits > -FAR / 2]
+    mask, probability = inside > 0, expit(inside)
+    kept = np.where(mask, probability, 0.0).sum()
     sharpness = kept / max(mask.sum() + probability.sum() - kept, 1e-6)
     return np.array([1.0, _odds(network.quality[0]), _odds(solver.quality[0]), dice(mine, other), _odds(sharpness)])
 
@@ -300,12 +315,8 @@ def _gap(recall: Recall) -> int:
 
 
 def _part(recall: Recall, name: str) -> Recall:
-    """What one of both remembers."""
-    memories, pointers = (
-        tuple(replace(one, memory=getattr(one.memory, name)) for one in several)
-        for several in (recall.memories, recall.pointers)
-    )
-    return Recall(memories, pointers, recall.pointer_span)
+    """What one of both remembers; neither looks at pointers."""
+    return Recall(tuple(Recalled(getattr(one.memory, name), one.slot, one.distance) for one in recall.memories))
 
 
 def _odds(quality: float | np.ndarray) -> np.ndarray:
@@ -315,5 +326,5 @@ def _odds(quality: float | np.ndarray) -> np.ndarray:
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Of two bool arrays; 1 if both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else 1.0
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2.0 * np.count_nonzero(a & b) / total if total else 1.0

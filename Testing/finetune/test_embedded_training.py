@@ -152,6 +152,26 @@ def test_the_exported_network_equals_the_trained_one(tmp_path, half, tolerance):
             assert np.abs(ours - theirs.numpy()).max() < tolerance * max(1.0, float(theirs.abs().max()))
 
 
+def test_a_file_of_an_older_export_is_laid_out_anew(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from SegmentAnythingMedLib.finetune import export_embedded
+    from SegmentAnythingMedLib.models.embedded_runtime import OnnxRun
+
+    network, older, newer = EmbeddedNetwork(TINY), tmp_path / "older.onnx", tmp_path / "newer.onnx"
+    with monkeypatch.context() as patch:
+        patch.setattr(export_embedded, "merge_folding", lambda model: False)
+        export_embedded.export(network, older, notes={"examples": "77"})
+    export_embedded.main(["--file", str(older), "--output", str(newer)])
+    maps = np.random.default_rng(0).random((2, 11, 64, 96), dtype=np.float32)
+    runs = [OnnxRun(path, threads=1) for path in (older, newer)]
+    for ours, theirs in zip(*(run(maps) for run in runs), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-4
+    assert runs[1].note("examples") == "77" and older.read_bytes() != newer.read_bytes()
+    export_embedded.main(["--file", str(newer), "--output", str(older)])
+    assert older.read_bytes() == newer.read_bytes()
+
+
 def test_training_goes_on_from_an_exported_file_as_if_it_had_stopped_there(tmp_path):
     pytest.importorskip("onnx")
     from SegmentAnythingMedLib.finetune.embedded_restart import restart

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError, PromptError
 from SegmentAnythingMedLib.models.base import Prediction, Recall, Recalled, SliceImage, SliceModel
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.classic import ClassicModel, load
-from SegmentAnythingMedLib.models.classic_crop import Frame
+from SegmentAnythingMedLib.models.classic_clicks import _connected
+from SegmentAnythingMedLib.models.classic_crop import Frame, signed_distance_mm
 from SegmentAnythingMedLib.models.classic_random_walk import EdgeWeights, random_walk
 from SegmentAnythingMedLib.models.registry import ModelRegistry
 from SegmentAnythingMedLib.prompts import SlicePrompts
@@ -82,6 +84,9 @@ def assert_well_formed(prediction: Prediction, shape=SHAPE) -> None:
     assert prediction.quality.shape == prediction.logits.shape[:1]
     assert ((prediction.quality >= 0) & (prediction.quality <= 1)).all()
     assert np.isfinite(prediction.presence)
+    beyond = np.ones(shape, bool)
+    beyond[prediction.reach or ()] = False
+    assert (prediction.logits[:, beyond] == -10).all() and (prediction.masks == (prediction.logits > 0)).all()
 
 
 def test_the_registry_loads_it_and_it_is_a_slice_model():
@@ -379,6 +384,31 @@ def test_a_frame_gives_back_what_it_took(shape):
     inside = frame.give(frame.take(smooth))[frame.start[0] + 5 : frame.stop[0] - 9, frame.start[1] + 5 : -9]
     wanted = smooth[frame.start[0] + 5 : frame.stop[0] - 9, frame.start[1] + 5 : -9]
     assert np.abs(inside - wanted)[:, : frame.stop[1] - frame.start[1] - 20].max() < 0.05
+
+
+@pytest.mark.parametrize("step_mm", [(1.0, 1.0), (0.7, 2.9)])
+def test_distances_near_a_border_are_those_of_the_whole_picture(step_mm):
+    random = np.random.default_rng(0)
+    for size, reach in ((3, 1.0), (9, 0.4), (21, 3.5), (21, np.inf)):
+        mask = ndimage.gaussian_filter(random.random((40, 53)), size / 3) > 0.5
+        mask[:, random.integers(20, 53) :] = False
+        inside, outside = (ndimage.distance_transform_edt(one, sampling=step_mm) for one in (mask, ~mask))
+        wanted = np.where(mask, inside - min(step_mm) / 2, min(step_mm) / 2 - outside)
+        found = signed_distance_mm(mask, step_mm, reach)
+        near = mask | (outside <= reach)
+        assert (found[near] == wanted[near]).all() and (found[~near] <= min(step_mm) / 2 - reach).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (1, 7), (40, 53)])
+def test_a_region_of_a_click_is_opened_and_filled(shape):
+    random = np.random.default_rng(0)
+    at = np.zeros(shape, bool)
+    at[shape[0] // 2, shape[1] // 2] = True
+    for share in (0.3, 0.5, 0.7, 0.9, 1.0):
+        mask = ndimage.uniform_filter(random.random(shape), 3) < share
+        labels, _ = ndimage.label(ndimage.binary_opening(mask) | at)
+        wanted = ndimage.binary_fill_holes(np.isin(labels, labels[at]))
+        assert (_connected(mask, at) == wanted).all()
 
 
 def test_the_random_walk_solves_its_equations():

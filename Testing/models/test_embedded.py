@@ -79,6 +79,18 @@ def remembered(model, mask, distance=1, slot=0):
     return Recalled(model.encode_memory(features_of(model, mask), sure, True), slot, distance)
 
 
+def test_beyond_its_reach_an_answer_is_certain_that_the_object_is_not_there(model):
+    features = features_of(model, disc())
+    click = {"points_rc": np.array([[30.0, 45], [4, 85]]), "positive": np.array([True, False])}
+    scribble = ((np.array([[30.0, 40], [30, 50]]), True), (np.array([[2.0, 3], [9, 6]]), False))
+    for prompts in (SlicePrompts(box_rc=(19, 30, 41, 60)), SlicePrompts(**click), SlicePrompts(scribbles=scribble)):
+        found = model.predict(features, prompts)
+        beyond = np.ones(SHAPE, bool)
+        beyond[found.reach] = False
+        assert beyond.any() or prompts.box_rc is None
+        assert (found.logits[:, beyond] == OUTSIDE).all() and (found.masks == (found.logits > 0)).all()
+
+
 # The window
 
 
