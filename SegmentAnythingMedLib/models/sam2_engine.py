@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.free_memory import give_back_memory
 from SegmentAnythingMedLib.models.accelerate import PRECISIONS, Accelerator, Compiled, Part, is_installed
 from SegmentAnythingMedLib.models.networks.memory_attention import Rotation
 from SegmentAnythingMedLib.models.networks.on_gpu import keep_weights_in
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "torch", "openvino")
 ENGINE_VARIABLE = "SEGMENT_ANYTHING_MED_ENGINE"
 """Environment variable that says what computes models whose card does not say it."""
-_MOST_TABLES = 8  # of rotations, 8 MB each at 512 px: for each number of memories and pointers while they fill
+_MOST_TABLES = 2  # of rotations, 8 MB each at 512 px; the number of memories and pointers changes while they fill
 
 
 def make_ready(network: Sam2Network, precision: torch.dtype, engine: str = "auto", cache: Path | None = None) -> str:
@@ -98,10 +99,16 @@ def run_in_openvino(network: Sam2Network, accelerator: Accelerator, precision: t
         attention.forward = _Attend(attention.forward, compiled["memory_attention"], _loose(network))
     extra = side, network.enlarged
     network.encode_memory = _EncodeMemory(network.encode_memory, compiled["memory_encoder"], extra)
+    for one in compiled.values():
+        one.unload()
+    give_back_memory()
 
 
 def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
-    """What is compiled; names hold the input size, so that sizes do not displace each other in the cache."""
+    """What is compiled; names hold the input size, so that sizes do not displace each other in the cache.
+
+    Torch goes on decoding boxes and refined masks and remembering prompted slices; the other two are spare.
+    """
     config, side = network.config, network.config.image_size
     noise = torch.Generator().manual_seed(0)
 
@@ -110,13 +117,15 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
 
     pixels = random(1, 3, side, side)
     image = ImageEncoderPart(network).eval()
-    *fine, embedding = image(pixels)
+    embedding = random(1, config.dim, side // 16, side // 16)
+    strides = (4, 8) if config.high_resolution else ()
+    fine = [random(1, config.dim * stride // 32, side // stride, side // stride) for stride in strides]
     prompts = network.encode_no_clicks(1)
     # The decoder stays in fp32, 8 of 290 ms: in bf16 its presence logit was off by 0.2 (torch's by 0.04), in small
     # networks it was NaN.
     decoded = (embedding, prompts.sparse, prompts.dense, *fine)
     found = [
-        Part("image_encoder", image, (pixels,), None, precision),
+        Part("image_encoder", image, (pixels,), None, precision, spare=True),
         Part("mask_decoder", DecoderPart(network).eval(), decoded),
     ]
     if MemoryAttentionPart.fits(network.memory_attention):
@@ -126,7 +135,7 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
         tables = MemoryAttentionPart.tables(rotation, maps, 0, _loose(network))
         example = MemoryAttentionPart.arguments(embedding, memory, position, tables)
         attention, growing = MemoryAttentionPart(network.memory_attention).eval(), {1: 1, 2: 1, 3: 0, 4: 0, 5: 0}
-        found.append(Part("memory_attention", attention, example, growing, precision, fused=False))
+        found.append(Part("memory_attention", attention, example, growing, precision, False, spare=True))
     remembered = embedding, random(1, 1, side, side), torch.ones(1, 1)
     found.append(Part("memory_encoder", MemoryEncoderPart(network).eval(), remembered, None, precision))
     return [replace(one, name=f"{one.name}-{side}") for one in found]
