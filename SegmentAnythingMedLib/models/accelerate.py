@@ -102,6 +102,7 @@ class Compiled:
         self._general = compile_model(model).create_infer_request()
         self._times: Counter[_Shapes] = Counter()
         self._special: OrderedDict[_Shapes, Any] = OrderedDict()
+        self._rests = 0  # calls since the program for any length was used
         self._forget()
         if self._grows:
             self._specialize(_arrays(part.example))
@@ -129,8 +130,12 @@ class Compiled:
         if shapes not in self._special and self._times[shapes] > _OFTEN:
             self._specialize(arrays)
         if shapes not in self._special:
+            self._rests = 0
             return self._general
         self._special.move_to_end(shapes)
+        self._rests += 1
+        if self._rests == _OFTEN:
+            _release(self._general)
         return self._special[shapes]
 
     def _specialize(self, arrays: _Arrays) -> None:
@@ -150,7 +155,8 @@ class Compiled:
         self._forget()
         self._special[_shapes(arrays)] = request
         if len(self._special) > _MOST_PROGRAMS:
-            self._special.popitem(last=False)
+            seldom, _ = self._special.popitem(last=False)
+            del self._times[seldom]  # or lengths that come by turns would get a new program each time
 
     def _infer(self, request: Any, arrays: _Arrays) -> tuple[Tensor, ...]:
         found = request.infer(arrays, share_inputs=True)
@@ -315,6 +321,13 @@ def _import_quietly() -> ModuleType:
     except (ImportError, OSError) as error:
         raise ModelUnavailableError("OpenVINO is not installed: install segment-anything-med[openvino].") from error
     return openvino
+
+
+def _release(request: Any) -> None:
+    """Let go what a program holds between calls but its weights; it makes it again when it is called."""
+    program = request.get_compiled_model()
+    if hasattr(program, "release_memory"):  # since OpenVINO 2025
+        program.release_memory()
 
 
 def _arrays(tensors: Iterable[Tensor]) -> _Arrays:

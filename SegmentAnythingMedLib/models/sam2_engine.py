@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "torch", "openvino")
 ENGINE_VARIABLE = "SEGMENT_ANYTHING_MED_ENGINE"
 """Environment variable that says what computes models whose card does not say it."""
+_TIDIED = (
+    16  # slices: what they leave free between what is kept in glibc's heap, up to 200 MiB, goes back to the system
+)
 _MOST_TABLES = 2  # of rotations, 8 MB each at 512 px; the number of memories and pointers changes while they fill
 
 
@@ -174,12 +177,17 @@ class _Replaced:
 class _EncodeImage(_Replaced):
     """`Sam2Network.encode_image`, slice by slice: batches gain nothing on a CPU."""
 
+    _slices = 0
+
     def _fits(self, pixels: Tensor) -> bool:
         return tuple(pixels.shape[1:]) == (3, self._extra, self._extra)
 
     def _compute(self, pixels: Tensor) -> ImageFeatures:
         rows = [self._compiled(row[None]) for row in pixels]
-        *fine, embedding = (torch.cat(maps) for maps in zip(*rows, strict=True))
+        self._slices += 1
+        if self._slices % _TIDIED == 0:
+            give_back_memory()
+        *fine, embedding = (torch.cat(maps) if len(maps) > 1 else maps[0] for maps in zip(*rows, strict=True))
         return ImageFeatures(*(fine or (None, None)), embedding)
 
 
