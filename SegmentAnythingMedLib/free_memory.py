@@ -1,10 +1,14 @@
-"""How much memory this machine has left: asked before a volume is read and when a cache is given its budget."""
+"""How much memory this machine has left: asked before a volume is read and when a cache is given its budget.
+
+And memory that was freed given back to it, after a model was loaded.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
 
 
 def free_memory_bytes() -> int | None:
@@ -21,6 +25,13 @@ def free_memory_bytes() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (ValueError, OSError):
         return None
+
+
+def give_back_memory() -> None:
+    """Give the system what this process has freed; glibc keeps it, other C libraries give it back by themselves."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # not glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _free_bytes_windows() -> int | None:

@@ -26,6 +26,7 @@ MODEL_PARTS = {
     "models.conversion",
     "models.device",
     "models.loading",
+    "models.mapped_conversion",
     "models.networks",
 }
 SESSION = {

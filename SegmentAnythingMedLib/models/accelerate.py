@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import struct
 import sys
 import tempfile
 import warnings
@@ -26,15 +25,16 @@ import torch
 from torch import Tensor, nn
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError, OutputError
-from SegmentAnythingMedLib.replacing import make_folder, replacing
+from SegmentAnythingMedLib.models.mapped_conversion import MappedConversion, content_of
+from SegmentAnythingMedLib.replacing import make_folder
 
 log = logging.getLogger(__name__)
 
 _TELEMETRY = "openvino_telemetry"
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 """What OpenVINO calls the precisions it has."""
-_HEAD = struct.Struct("!8s32sQ")  # what it is, sha256 of what follows, length of the XML; then XML and weights
-_MAGIC = b"SAM-OV01"
+_SOURCES = ("accelerate.py", "mapped_conversion.py", "sam2_engine.py", "networks/*.py")
+"""What a conversion depends on, beside the weights."""
 _KEY_LENGTH = 24
 _CLOSE = {torch.float32: 1e-3, torch.bfloat16: 0.2}  # of the largest value
 _OFTEN, _MOST_PROGRAMS = 3, 4  # while a memory fills lengths change; then one stays
@@ -63,6 +63,8 @@ class Part:
     fused
         Whether OpenVINO may make one kernel of two products and what is between them. For attention over thousands of
         tokens it is slower so (SAM 2.1 tiny at 512 px: memory attention 90 ms, not 69), and some are wrong in bf16.
+    spare
+        Whether torch seldom computes this itself, so that its weights can leave memory (`Compiled.unload`).
     """
 
     name: str
@@ -71,6 +73,7 @@ class Part:
     growing: Mapping[int, int] | None = None
     precision: torch.dtype = torch.float32
     fused: bool = True
+    spare: bool = False
 
 
 class Compiled:
@@ -85,17 +88,33 @@ class Compiled:
     compile_model
         Makes a program of it. A program for one length is up to twice as fast as one for any, but takes 0.3 s to make:
         the example's length and lengths that come often get one.
+    kept
+        The file that holds the model's weights, or None.
     """
 
-    def __init__(self, part: Part, model: Any, compile_model: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, part: Part, model: Any, compile_model: Callable[[Any], Any], kept: MappedConversion | None = None
+    ) -> None:
+        self._kept, self._module = kept, part.module if part.spare else None
         self._grows = bool(part.growing)
         self._model, self._compile = model if self._grows else None, compile_model  # it holds all weights
         self._outputs = len(model.outputs)
         self._general = compile_model(model).create_infer_request()
         self._times: Counter[_Shapes] = Counter()
         self._special: OrderedDict[_Shapes, Any] = OrderedDict()
+        self._rests = 0  # calls since the program for any length was used
+        self._forget()
         if self._grows:
             self._specialize(_arrays(part.example))
+
+    def unload(self) -> None:
+        """Let torch's weights of a spare part go; what torch still computes with them it reads from the cache file."""
+        module, self._module = self._module, None
+        if module is None or self._kept is None:
+            return
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            kept = self._kept.tensor(name, tensor)
+            tensor.data = tensor.data if kept is None else kept
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Float32 results; `FloatingPointError` if one is no number."""
@@ -111,8 +130,12 @@ class Compiled:
         if shapes not in self._special and self._times[shapes] > _OFTEN:
             self._specialize(arrays)
         if shapes not in self._special:
+            self._rests = 0
             return self._general
         self._special.move_to_end(shapes)
+        self._rests += 1
+        if self._rests == _OFTEN:
+            _release(self._general)
         return self._special[shapes]
 
     def _specialize(self, arrays: _Arrays) -> None:
@@ -129,13 +152,20 @@ class Compiled:
                 request = special
         except RuntimeError as error:  # not enough memory for another program: the general one goes on
             log.warning("OpenVINO makes no program for these lengths: %s", str(error).strip()[:200])
+        self._forget()
         self._special[_shapes(arrays)] = request
         if len(self._special) > _MOST_PROGRAMS:
-            self._special.popitem(last=False)
+            seldom, _ = self._special.popitem(last=False)
+            del self._times[seldom]  # or lengths that come by turns would get a new program each time
 
     def _infer(self, request: Any, arrays: _Arrays) -> tuple[Tensor, ...]:
         found = request.infer(arrays, share_inputs=True)
         return tuple(torch.from_numpy(found[index]) for index in range(self._outputs))
+
+    def _forget(self) -> None:
+        """A program has weights of its own, in the order and precision it computes with."""
+        if self._kept is not None:
+            self._kept.forget()
 
 
 class Accelerator:
@@ -172,13 +202,15 @@ class Accelerator:
             raise ModelUnavailableError(f"OpenVINO does not compute in {part.precision} here: use torch.")
         failures = (*_FAILURES, *_exceptions_of(self._openvino.frontend))
         try:
-            model = self._cached(part) if self._folder else self._converted(part)
-            return self._compiled(part, model, part.precision)
+            model, kept = self._cached(part) if self._folder else (self._converted(part), None)
+            return self._compiled(part, model, part.precision, kept)
         except failures as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise ModelUnavailableError(f"OpenVINO cannot compute {part.name} ({reason}): use torch.") from error
 
-    def _compiled(self, part: Part, model: Any, precision: torch.dtype) -> Compiled:
+    def _compiled(
+        self, part: Part, model: Any, precision: torch.dtype, kept: MappedConversion | None = None
+    ) -> Compiled:
         settings = {
             "INFERENCE_NUM_THREADS": self._threads,
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],  # by itself it would take bf16 where the CPU has it
@@ -187,23 +219,26 @@ class Accelerator:
         }
         compiling = lambda one: self._core.compile_model(one, "CPU", settings)  # noqa: E731
         if part.fused:
-            return Compiled(part, model, compiling)
+            return Compiled(part, model, compiling, kept)
         settings["SNIPPETS_MODE"] = "DISABLE"
         try:
-            return Compiled(part, model, compiling)
+            return Compiled(part, model, compiling, kept)
         except RuntimeError:  # no official setting: another version may not know it
             del settings["SNIPPETS_MODE"]
-            return Compiled(part, model, compiling)
+            return Compiled(part, model, compiling, kept)
 
-    def _cached(self, part: Part) -> Any:
+    def _cached(self, part: Part) -> tuple[Any, MappedConversion | None]:
+        """A part's model, with the file it is in if it could be written."""
         name = f"{part.name}-{PRECISIONS[part.precision]}"
         path = self._folder / f"{name}-{self._key(part)}.ov"
-        content = _read_whole(path)
-        if content is not None:
-            return self._core.read_model(*content)
-        model = self._converted(part)
-        self._keep(model, path, name)
-        return model
+        kept, model = MappedConversion.find(path), None
+        if kept is None:
+            model = self._converted(part)
+            self._keep(part, model, path, name)
+            kept = MappedConversion.find(path)
+        if kept is None:
+            return model, None
+        return self._core.read_model(kept.xml, self._openvino.Tensor(kept.weights, shared_memory=True)), kept
 
     def _converted(self, part: Part) -> Any:
         shapes = None
@@ -222,30 +257,27 @@ class Accelerator:
         return model
 
     def _key(self, part: Part) -> str:
-        """Changes with weights, shapes, our networks, the processor, torch and OpenVINO."""
+        """Changes with weights, shapes, our code, the processor, torch and OpenVINO."""
         processor = self._core.get_property("CPU", "FULL_DEVICE_NAME")  # results were compared on this one
         versions = f"{self._openvino.get_version()} {torch.__version__} {processor} {part.growing}"
         digest = hashlib.sha256(versions.encode())
         digest.update(repr(part.module).encode() + repr([tuple(one.shape) for one in part.example]).encode())
-        for source in sorted((Path(__file__).parent / "networks").glob("*.py")):
+        for source in (path for pattern in _SOURCES for path in sorted(Path(__file__).parent.glob(pattern))):
             digest.update(source.read_bytes())
         for name, tensor in part.module.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(content_of(tensor))
         return digest.hexdigest()[:_KEY_LENGTH]
 
-    def _keep(self, model: Any, path: Path, name: str) -> None:
+    def _keep(self, part: Part, model: Any, path: Path, name: str) -> None:
         """Write a file in place of the part's older ones; where nothing can be written, nothing is."""
         try:
             make_folder(path.parent)
             with tempfile.TemporaryDirectory(dir=path.parent) as folder:
                 xml, weights = Path(folder) / "model.xml", Path(folder) / "model.bin"
                 self._openvino.serialize(model, str(xml), str(weights))
-                parts = xml.read_bytes(), weights.read_bytes()
-            with replacing(path) as beside, beside.open("wb") as stream:
-                stream.write(_HEAD.pack(_MAGIC, _digest(parts), len(parts[0])))
-                for content in parts:
-                    stream.write(content)
+                tensors = part.module.state_dict() if part.spare else {}
+                MappedConversion.write(path, xml.read_bytes(), weights.read_bytes(), tensors)
         except (OSError, OutputError, RuntimeError) as error:
             log.info("What OpenVINO converted is not kept: %s", error)
             return
@@ -291,20 +323,11 @@ def _import_quietly() -> ModuleType:
     return openvino
 
 
-def _read_whole(path: Path) -> tuple[bytes, bytes] | None:
-    """XML and weights of a cache file; None if it is not there or not as it was written."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    if len(content) < _HEAD.size:
-        return None
-    magic, digest, length = _HEAD.unpack_from(content)
-    view = memoryview(content)[_HEAD.size :]
-    parts = view[:length], view[length:]
-    if magic != _MAGIC or digest != _digest(parts):
-        return None
-    return bytes(parts[0]), bytes(parts[1])
+def _release(request: Any) -> None:
+    """Let go what a program holds between calls but its weights; it makes it again when it is called."""
+    program = request.get_compiled_model()
+    if hasattr(program, "release_memory"):  # since OpenVINO 2025
+        program.release_memory()
 
 
 def _arrays(tensors: Iterable[Tensor]) -> _Arrays:
@@ -321,10 +344,3 @@ def _are_close(found: Iterable[Tensor], expected: Iterable[Tensor], close: float
         float((mine - wanted).abs().max()) <= close * float(wanted.abs().max().clamp(min=1e-6))
         for mine, wanted in zip(found, expected, strict=True)
     )
-
-
-def _digest(parts: Iterable[bytes | memoryview]) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()

@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.edgetam_network import EdgeTamConfig, EdgeTamNetwork
 from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device, wanted_precision
 
@@ -56,7 +54,7 @@ def _network(card: ModelCard, weights: Path | None, settings: Mapping[str, objec
         with random_weights(card, settings):
             return EdgeTamNetwork(config)
     state = read_checkpoint(weights, card.sha256 or None)
-    with torch.device("meta"):
+    with without_weights():
         network = EdgeTamNetwork(config)
     load_strictly(network, state, weights.name)
     return network

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamConfig, EfficientTamNetwork
 from SegmentAnythingMedLib.models.sam2 import Sam2Model, on_device, wanted_precision
 
@@ -66,7 +64,7 @@ def _network(card: ModelCard, weights: Path | None, settings: Mapping[str, objec
         raise ModelFileError(f"{weights.name} is not an EfficientTAM checkpoint in its original layout.")
     if promised not in (None, size):
         raise ModelFileError(f"{weights.name} is not the {promised} model its card {card.name!r} says, but {size}.")
-    with torch.device("meta"):
+    with without_weights():
         network = EfficientTamNetwork(_config(card, settings, size))
     load_strictly(network, state, weights.name)
     return network

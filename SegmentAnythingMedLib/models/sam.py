@@ -25,7 +25,7 @@ from SegmentAnythingMedLib.models.chaining import FAR, Chaining, ChainingModel
 from SegmentAnythingMedLib.models.conversion import as_box, convert
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision, computing_in
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.sam_mask_decoder import SamMasks
 from SegmentAnythingMedLib.models.networks.sam_network import (
     NOT_WEIGHTS,
@@ -216,7 +216,7 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
         promised, promised_hq = _shape(card, settings)
         if (promised.dim, promised.depth, promised_hq) != (config.dim, config.depth, hq):
             raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
-    with torch.device("meta"):
+    with without_weights():
         network = SamNetwork(config, hq)
     load_strictly(network, state, weights.name)
     return network

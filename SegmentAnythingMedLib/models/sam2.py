@@ -28,7 +28,12 @@ from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.conversion import convert
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import (
+    infer_sam2_config,
+    load_strictly,
+    read_checkpoint,
+    without_weights,
+)
 from SegmentAnythingMedLib.models.networks.on_gpu import Compile, keep_weights_in, make_faster
 from SegmentAnythingMedLib.models.networks.pooled_attention import CrossAttention
 from SegmentAnythingMedLib.models.networks.sam2_network import DecodedMasks, ImageFeatures, Sam2Config, Sam2Network
@@ -347,7 +352,7 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
     promised = _config(card, settings)
     if promised is not None and promised != config:
         raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
-    with torch.device("meta"):
+    with without_weights():
         network = ShortLongNetwork(config) if is_short_long(state) else Sam2Network(config)
     load_strictly(network, state, weights.name)
     return network

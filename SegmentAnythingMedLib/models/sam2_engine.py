@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from SegmentAnythingMedLib.errors import ModelUnavailableError
+from SegmentAnythingMedLib.free_memory import give_back_memory
 from SegmentAnythingMedLib.models.accelerate import PRECISIONS, Accelerator, Compiled, Part, is_installed
 from SegmentAnythingMedLib.models.networks.memory_attention import Rotation
 from SegmentAnythingMedLib.models.networks.on_gpu import keep_weights_in
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 ENGINES = ("auto", "torch", "openvino")
 ENGINE_VARIABLE = "SEGMENT_ANYTHING_MED_ENGINE"
 """Environment variable that says what computes models whose card does not say it."""
+_TIDIED = 16  # slices: what they leave free in glibc's heap, up to 200 MiB, goes back to the system
 
 
 def make_ready(network: Sam2Network, precision: torch.dtype, engine: str = "auto", cache: Path | None = None) -> str:
@@ -97,10 +99,16 @@ def run_in_openvino(network: Sam2Network, accelerator: Accelerator, precision: t
     attention.forward = _Attend(attention.forward, compiled["memory_attention"], part)
     extra = side, network.enlarged
     network.encode_memory = _EncodeMemory(network.encode_memory, compiled["memory_encoder"], extra)
+    for one in compiled.values():
+        one.unload()
+    give_back_memory()
 
 
 def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
-    """What is compiled; names hold the input size, so that sizes do not displace each other in the cache."""
+    """What is compiled; names hold the input size, so that sizes do not displace each other in the cache.
+
+    Torch goes on decoding boxes and refined masks and remembering prompted slices; the other two are spare.
+    """
     config, side = network.config, network.config.image_size
     noise = torch.Generator().manual_seed(0)
 
@@ -109,13 +117,15 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
 
     pixels = random(1, 3, side, side)
     image = ImageEncoderPart(network).eval()
-    *fine, embedding = image(pixels)
+    embedding = random(1, config.dim, side // 16, side // 16)
+    strides = (4, 8) if config.high_resolution else ()
+    fine = [random(1, config.dim * stride // 32, side // stride, side // stride) for stride in strides]
     prompts = network.encode_no_clicks(1)
     # The decoder stays in fp32, 8 of 290 ms: in bf16 its presence logit was off by 0.2 (torch's by 0.04), in small
     # networks it was NaN.
     decoded = (embedding, prompts.sparse, prompts.dense, *fine)
     found = [
-        Part("image_encoder", image, (pixels,), None, precision),
+        Part("image_encoder", image, (pixels,), None, precision, spare=True),
         Part("mask_decoder", DecoderPart(network).eval(), decoded),
     ]
     rotation = network.memory_rotation(*embedding.shape[2:])
@@ -123,7 +133,7 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
     memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
     attention = MemoryAttentionPart.of(network.memory_attention, _loose(network)).eval()
     example = attention.arguments(embedding, memory, position, maps, rotation)
-    found.append(Part("memory_attention", attention, example, attention.growing, precision, fused=False))
+    found.append(Part("memory_attention", attention, example, attention.growing, precision, False, spare=True))
     remembered = embedding, random(1, 1, side, side), torch.ones(1, 1)
     found.append(Part("memory_encoder", MemoryEncoderPart(network).eval(), remembered, None, precision))
     return [replace(one, name=f"{one.name}-{side}") for one in found]
@@ -162,12 +172,17 @@ class _Replaced:
 class _EncodeImage(_Replaced):
     """`Sam2Network.encode_image`, slice by slice: batches gain nothing on a CPU."""
 
+    _slices = 0
+
     def _fits(self, pixels: Tensor) -> bool:
         return tuple(pixels.shape[1:]) == (3, self._extra, self._extra)
 
     def _compute(self, pixels: Tensor) -> ImageFeatures:
         rows = [self._compiled(row[None]) for row in pixels]
-        *fine, embedding = (torch.cat(maps) for maps in zip(*rows, strict=True))
+        self._slices += 1
+        if self._slices % _TIDIED == 0:
+            give_back_memory()
+        *fine, embedding = (torch.cat(maps) if len(maps) > 1 else maps[0] for maps in zip(*rows, strict=True))
         return ImageFeatures(*(fine or (None, None)), embedding)
 
 

@@ -15,14 +15,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.sam3_keys import tracker_state
 from SegmentAnythingMedLib.models.sam2 import Sam2Model
 
@@ -71,7 +70,7 @@ def _network(card: ModelCard, weights: Path | None, settings: Mapping[str, objec
         with random_weights(card, settings):
             return Sam3Network(config)
     state = tracker_state(_read(weights, card.sha256 or None))
-    with torch.device("meta"):
+    with without_weights():
         network = Sam3Network(config)
     load_strictly(network.model, state, weights.name)
     network.fill_constants()

@@ -17,14 +17,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.models.base import Prediction
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_choice, check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.sam_med2d_network import SamMed2dNetwork, has_adapters, without_adapters
 from SegmentAnythingMedLib.models.networks.sam_network import NOT_WEIGHTS, SamNetwork, infer_sam_config
 from SegmentAnythingMedLib.models.networks.vit import VIT_SIZES
@@ -90,7 +88,7 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
             f"{weights.name} is for slices of {config.image_size} pixels and {config.dim} channels wide, which its "
             f"card {card.name!r} does not say: correct input_size ({card.input_size}) or the option size there."
         )
-    with torch.device("meta"):
+    with without_weights():
         network = SamMed2dNetwork(config) if adapted else SamNetwork(config)
     load_strictly(network, state, weights.name)
     return network

@@ -25,13 +25,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_choice, check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.resnet import RESNETS
 from SegmentAnythingMedLib.models.networks.sam_unet_network import SamUnetConfig, SamUnetNetwork, infer_sam_unet_config
 from SegmentAnythingMedLib.models.networks.vit import VIT_SIZES
@@ -77,7 +75,7 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
             f"{weights.name} has a ResNet-{found} for slices of {config.vit.image_size} pixels, which its card "
             f"{card.name!r} does not say: correct input_size ({card.input_size}) or the option resnet there."
         )
-    with torch.device("meta"):
+    with without_weights():
         network = SamUnetNetwork(config)
     load_strictly(network, state, weights.name)
     return network

@@ -28,7 +28,7 @@ from SegmentAnythingMedLib.models.chaining import FAR, Chaining, ChainingModel
 from SegmentAnythingMedLib.models.conversion import convert
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision, computing_in
 from SegmentAnythingMedLib.models.loading import check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.early_fusion_unet import EarlyFusionUnet, UnetConfig
 from SegmentAnythingMedLib.models.networks.expected_overlap import expected_iou
 from SegmentAnythingMedLib.models.preprocess import Placement, Preprocessing, normalize
@@ -154,7 +154,7 @@ def load(card: ModelCard, weights: Path | None, device: str = "auto", **options:
 
 def _loaded_network(card: ModelCard, weights: Path) -> EarlyFusionUnet:
     state = read_checkpoint(weights, card.sha256 or None)
-    with torch.device("meta"):
+    with without_weights():
         network = EarlyFusionUnet()
     load_strictly(network, state, weights.name)
     return network

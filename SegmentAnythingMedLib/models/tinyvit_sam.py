@@ -18,13 +18,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from SegmentAnythingMedLib.errors import ModelFileError
 from SegmentAnythingMedLib.models.card import ModelCard
 from SegmentAnythingMedLib.models.device import choose_device, choose_precision
 from SegmentAnythingMedLib.models.loading import check_choice, check_numbers, random_weights
-from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint
+from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, read_checkpoint, without_weights
 from SegmentAnythingMedLib.models.networks.sam_network import NOT_WEIGHTS
 from SegmentAnythingMedLib.models.networks.tinyvit import TINYVIT_LAYOUTS
 from SegmentAnythingMedLib.models.networks.tinyvit_sam_network import TinyVitSamNetwork, infer_tinyvit_sam_config
@@ -67,7 +65,7 @@ def _loaded_network(card: ModelCard, weights: Path, settings: Mapping[str, objec
     promised = TINYVIT_LAYOUTS.get(str(settings.get("size", "")), config)
     if promised.patch_stride != config.patch_stride:
         raise ModelFileError(f"{weights.name} is not the {settings['size']} model its card {card.name!r} says.")
-    with torch.device("meta"):
+    with without_weights():
         network = TinyVitSamNetwork(config, card.input_size, _best_of_three(settings))
     load_strictly(network, state, weights.name)
     return network

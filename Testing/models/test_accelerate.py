@@ -27,6 +27,7 @@ from SegmentAnythingMedLib.geometry import Plane  # noqa: E402
 from SegmentAnythingMedLib.models import accelerate, sam2, sam2_engine  # noqa: E402
 from SegmentAnythingMedLib.models.accelerate import Accelerator, Part  # noqa: E402
 from SegmentAnythingMedLib.models.card import ModelCard  # noqa: E402
+from SegmentAnythingMedLib.models.mapped_conversion import MappedConversion  # noqa: E402
 from SegmentAnythingMedLib.models.networks import sam2_network  # noqa: E402
 from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamNetwork  # noqa: E402
 from SegmentAnythingMedLib.models.networks.hiera import HieraConfig  # noqa: E402
@@ -136,6 +137,19 @@ def test_nearly_all_of_a_tracked_slice_is_openvinos(
     assert not [one for one in called if one not in list(both[1].sam_mask_decoder.children())]
 
 
+def test_torchs_weights_of_what_openvino_computes_are_read_from_its_files(
+    both: tuple[Sam2Network, Sam2Network], cache: Path
+) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux tells what is mapped")
+    lines = [line.split() for line in maps.read_text().splitlines() if line.endswith(".ov")]
+    spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in lines]
+    for key, tensor in both[1].state_dict().items():
+        if key.startswith(("image_encoder", "memory_attention")):
+            assert any(first <= tensor.data_ptr() < last for first, last in spans), key
+
+
 def test_weights_and_their_keys_stay(both: tuple[Sam2Network, Sam2Network]) -> None:
     plain, fast = (network.state_dict() for network in both)
     assert list(plain) == list(fast)
@@ -221,10 +235,10 @@ def test_a_program_for_one_length_that_gives_other_results_is_not_used(
     assert not all(general), "it was tried"
 
 
-def test_what_is_no_number_never_gets_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_number_never_gets_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = small_network("sam2")
     fast = copy.deepcopy(plain)
-    run_in_openvino(fast, Accelerator(None), torch.bfloat16)
+    run_in_openvino(fast, Accelerator(tmp_path), torch.bfloat16)
     pixels, side = torch.rand(1, 3, 64, 64), fast.config.image_size
     assert side == 64
     fast.encode_image._compiled._infer = lambda *_: (torch.full((1, 1), np.nan),)
@@ -339,6 +353,86 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(
     x = torch.rand(2, 3)
     compiled = Accelerator(tmp_path / "file" / "folder").compile(product)
     torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
+
+
+def test_a_program_reads_its_weights_from_the_file_and_has_no_second_copy(tmp_path: Path, product: Part) -> None:
+    for _ in range(2):  # converted, and found
+        compiled = Accelerator(tmp_path).compile(product)
+        assert compiled._kept.weights.base is not None and not compiled._kept.weights.flags.owndata
+        compiled._kept.forget()
+        x = torch.rand(7, 3)
+        torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
+
+
+def test_weights_of_a_spare_part_leave_memory_and_stay_the_same(tmp_path: Path, product: Part) -> None:
+    compiled = Accelerator(tmp_path).compile(replace(product, spare=True))
+    weight, before, place = product.module.weight, product.module.weight.clone(), product.module.weight.data_ptr()
+    compiled.unload()
+    assert product.module.weight is weight and weight.data_ptr() != place and torch.equal(weight, before)
+    with torch.no_grad():
+        weight += 1  # changes stay here: neither the file nor the program sees them
+    x = torch.rand(2, 3)
+    torch.testing.assert_close(compiled(x)[0], x @ before)
+    torch.testing.assert_close(product.module(x)[0], x @ (before + 1))
+    (path,) = tmp_path.glob("*.ov")
+    assert torch.equal(MappedConversion.find(path).tensor("weight", before), before)
+
+
+def test_a_program_for_any_length_is_right_after_its_memory_was_let_go(tmp_path: Path, product: Part) -> None:
+    compiled = Accelerator(tmp_path).compile(product)
+    for length in (2, 2, 2, 2, 5, 2, 2, 2, 6):
+        x = torch.rand(length, 3)
+        torch.testing.assert_close(compiled(x)[0], x @ product.module.weight)
+
+
+def test_lengths_that_come_by_turns_do_not_get_new_programs_each_time(product: Part) -> None:
+    compiled, made = Accelerator(None).compile(product), []
+    specialize = compiled._specialize
+    compiled._specialize = lambda arrays: (made.append(len(arrays[0])), specialize(arrays))
+    for _ in range(12):
+        for length in range(3, 10):
+            compiled(torch.rand(length, 3))
+    assert len(made) <= 12 * 7 / 3
+
+
+def test_a_part_that_is_not_spare_keeps_its_weights(tmp_path: Path, product: Part) -> None:
+    compiled, place = Accelerator(tmp_path).compile(product), product.module.weight.data_ptr()
+    compiled.unload()
+    assert product.module.weight.data_ptr() == place
+
+
+def test_weights_that_openvinos_hold_are_not_written_twice(tmp_path: Path) -> None:
+    xml, weights = b'<net><data offset="8" size="48"/></net>', bytes(8) + np.arange(12, dtype=np.float32).tobytes()
+    tensors = {"held": torch.arange(12.0), "turned": torch.arange(12.0).reshape(3, 4).T.contiguous()}
+    MappedConversion.write(tmp_path / "a.ov", xml, weights, tensors)
+    kept = MappedConversion.find(tmp_path / "a.ov")
+    assert kept.xml.encode() == xml and kept.weights.tobytes() == weights
+    assert all(torch.equal(kept.tensor(name, tensor), tensor) for name, tensor in tensors.items())
+    assert kept.tensor("another", torch.zeros(1)) is None
+    assert list(kept._places.values()) == [8, 64]
+
+
+def test_a_file_of_an_older_form_is_replaced(tmp_path: Path, product: Part, conversions: list[str]) -> None:
+    Accelerator(tmp_path).compile(product)
+    (path,) = tmp_path.glob("*.ov")
+    older = path.with_name(path.name.replace(path.stem[-24:], "0" * 24))
+    older.write_bytes(b"SAM-OV01" + bytes(100))
+    path.write_bytes(b"SAM-OV01" + bytes(100))
+    Accelerator(tmp_path).compile(product)
+    assert conversions == ["product"] * 2 and list(tmp_path.iterdir()) == [path]
+
+
+def test_other_code_of_ours_converts_anew(
+    tmp_path: Path, product: Part, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"accelerate.py", "mapped_conversion.py", "sam2_engine.py", "sam2_parts.py"}
+    read, changed = Path.read_bytes, set()
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + (b"#" if path.name in changed else b""))
+    Accelerator(tmp_path).compile(product)
+    for name in sorted(names):
+        changed.add(name)
+        Accelerator(tmp_path).compile(product)
+    assert len(conversions) == 1 + len(names)
 
 
 # -- what goes wrong -------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from SegmentAnythingMedLib.models.networks.checkpoint import (  # noqa: E402
     infer_sam2_config,
     load_strictly,
     read_checkpoint,
+    without_weights,
 )
 from SegmentAnythingMedLib.models.networks.hiera import HieraConfig  # noqa: E402
 from SegmentAnythingMedLib.models.networks.sam2_network import (  # noqa: E402
@@ -348,3 +351,26 @@ def test_a_single_number_in_place_of_the_patch_weights_is_no_sam_2() -> None:
     state = {"image_encoder.trunk.patch_embed.proj.weight": torch.tensor(1.0)}
     with pytest.raises(ModelFileError, match="not a SAM 2 checkpoint"):
         infer_sam2_config(state, image_size=512)
+
+
+def test_a_network_without_weights_is_built_without_importing_torchs_compiler() -> None:
+    code = """
+import sys
+from SegmentAnythingMedLib.models.networks.checkpoint import without_weights
+from SegmentAnythingMedLib.models.networks.sam2_network import Sam2Config, Sam2Network
+
+before = set(sys.modules)
+with without_weights():
+    network = Sam2Network(Sam2Config.released("tiny"))
+assert all(tensor.is_meta for tensor in network.state_dict().values())
+assert len(set(sys.modules) - before) < 20, sorted(set(sys.modules) - before)[:20]
+"""
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_within_it_tensors_are_drawn_no_numbers_and_afterwards_they_are() -> None:
+    with without_weights():
+        assert torch.nn.Linear(3, 4).weight.is_meta and torch.randn(2, 3).is_meta
+    assert torch.nn.Linear(3, 4).weight.std() > 0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from SegmentAnythingMedLib.errors import ModelFileError
 
@@ -132,6 +134,28 @@ def _no_optimizer() -> AbstractContextManager:
         return nullcontext()
     stand_ins = [(_PassedOver, name) for name in _OPTIMIZERS]
     return torch.serialization.safe_globals([*stand_ins, (_plain_dict, "collections.defaultdict"), dict])
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within, no number is drawn: weights stay as they are."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: object, arguments: tuple = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        options = options or {}
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return arguments[0] if arguments else options["tensor"]
+        return (torch.empty if function is torch.randn else function)(*arguments, **options)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """A network built within has shapes alone (it is on the meta device), for `load_strictly` to fill.
+
+    To draw numbers there torch would import its compiler and sympy, 800 modules and 73 MiB for nothing.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], name: str) -> None:

@@ -18,7 +18,7 @@ from .sam2_network import Sam2Network
 
 NOTHING = -1e4
 """Added to a score, leaves a weight of 0 in every precision."""
-_MOST_TABLES = 8  # of rotations, 8 MB each at 512 px: for each number of memories and pointers while they fill
+_MOST_TABLES = 2  # of rotations, 8 MB each at 512 px; the number of memories and pointers changes while they fill
 _ROWS = 256  # of queries at a time: near a CPU's cache (tiny at 512 px in bf16: 1024 rows 77 ms, 256 rows 71)
 
 

@@ -177,7 +177,7 @@ def _compare(shapes: Shapes, layout: Layout, name: str) -> None:
     """Load tensors without content into a network without content: the strict check, at no cost."""
     import torch
 
-    from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly
+    from SegmentAnythingMedLib.models.networks.checkpoint import infer_sam2_config, load_strictly, without_weights
     from SegmentAnythingMedLib.models.networks.early_fusion_unet import EarlyFusionUnet
     from SegmentAnythingMedLib.models.networks.edgetam_network import EdgeTamConfig, EdgeTamNetwork
     from SegmentAnythingMedLib.models.networks.efficient_tam_network import EfficientTamConfig, EfficientTamNetwork
@@ -191,7 +191,7 @@ def _compare(shapes: Shapes, layout: Layout, name: str) -> None:
     if layout.family == "sam3_tracker":
         _compare_sam3(shapes, name)
         return
-    with torch.device("meta"):
+    with without_weights():
         state = {key: torch.empty(shape) for key, shape in shapes.items()}
         if layout.family == "edgetam":
             network = EdgeTamNetwork(EdgeTamConfig())
@@ -224,10 +224,10 @@ def _compare_sam3(shapes: Shapes, name: str) -> None:
         from SegmentAnythingMedLib.models.networks.sam3_network import Sam3Network, published_config
     except (ModuleNotFoundError, RuntimeError):
         return
-    from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly
+    from SegmentAnythingMedLib.models.networks.checkpoint import load_strictly, without_weights
     from SegmentAnythingMedLib.models.networks.sam3_keys import tracker_state
 
-    with torch.device("meta"):
+    with without_weights():
         state = tracker_state({key: torch.empty(shape) for key, shape in shapes.items()})
         network = Sam3Network(published_config())
     load_strictly(network.model, state, name)
