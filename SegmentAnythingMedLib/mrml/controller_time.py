@@ -155,11 +155,8 @@ class ThroughTime(Prompting):
         def written(error: SegmentAnythingMedError | None) -> None:
             if error is None:
                 run.written.add(event.time)
-                run.weak |= (
-                    {event.time}
-                    if event.voxels is not None and event.quality < weak_quality(self.link.model)
-                    else set()
-                )
+                if event.voxels is not None and event.quality < weak_quality(self.link.model):
+                    run.weak.add(event.time)
 
         self.proposals.later(run.series.write(segment.segment_id, event.time, block), written)
 
