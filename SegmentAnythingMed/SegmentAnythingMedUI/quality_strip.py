@@ -120,8 +120,8 @@ class QualityStrip(qt.QWidget):
         dotted = qt.QPen(colors["weak"])
         dotted.setStyle(qt.Qt.DotLine)
         painter.setPen(dotted)
-        limit = self._y(min(item.limit for item in self._slices))
-        painter.drawLine(_SIDE, limit, self.width - _SIDE, limit)
+        for limit in {item.limit for item in self._slices}:  # one for each model that outlined some
+            painter.drawLine(_SIDE, self._y(limit), self.width - _SIDE, self._y(limit))
         painter.setPen(self.palette.color(qt.QPalette.WindowText))
         low, high = self._slices[0].index, self._slices[-1].index
         for index in {low, high} if high - low > 3 else {low}:

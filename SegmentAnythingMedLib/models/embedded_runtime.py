@@ -107,7 +107,10 @@ def _checked(path: Path, sha256: str) -> bytes:
     except OSError as error:
         raise ModelFileError(f"{path.name} cannot be read ({error.strerror or error}).") from error
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-        raise ModelFileError(f"{path.name} is damaged or another file than its card says (SHA-256 differs).")
+        raise ModelFileError(
+            f"{path.name} is damaged or another file than its card says (SHA-256 differs): get it "
+            "again, or use the model classic."
+        )
     return content
 
 

@@ -1,6 +1,7 @@
 """The file that keeps what OpenVINO converted: its XML, its weights, and those that torch would need in its place.
 
-It is mapped, not read: what nobody looks at takes no memory.
+It is mapped, not read: what nobody looks at takes no memory. Who writes into it while it is mapped, in place and not by
+putting another file there, ends the process that looks at it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class MappedConversion:
                 if magic != _MAGIC or hashlib.file_digest(stream, "sha256").digest() != digest:
                     return None
                 return cls(stream)
-        except (OSError, struct.error):
+        except (OSError, ValueError, struct.error):  # also what is no JSON or text
             return None
 
     @staticmethod

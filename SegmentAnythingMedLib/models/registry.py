@@ -38,13 +38,17 @@ def weights_folder() -> Path:
 
 def default_model() -> str:
     """The embedded model where its weights and onnxruntime are here, else `FALLBACK_MODEL`; imports neither."""
-    has_weights = (resource_path() / "Weights" / f"{EMBEDDED_MODEL}.onnx").is_file()
+    folders = resource_path() / "Weights", weights_folder()
+    has_weights = any((folder / f"{EMBEDDED_MODEL}.onnx").is_file() for folder in folders)
     return EMBEDDED_MODEL if has_weights and is_installed(_EMBEDDED_NEEDS) else FALLBACK_MODEL
 
 
 def is_installed(module: str) -> bool:
     """Whether a package can be found, without importing it."""
-    found = importlib.util.find_spec(module)
+    try:
+        found = importlib.util.find_spec(module)
+    except ValueError:  # a stand-in that another package put in its place
+        return False
     # An empty folder that an uninstallation left behind is found, too, but has no origin.
     return found is not None and bool(found.origin)
 

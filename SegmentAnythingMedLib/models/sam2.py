@@ -1,12 +1,12 @@
 """SAM 2 and 2.1 (Ravi et al. 2024, arXiv 2408.00714) and models fine-tuned from them, behind the engine's seam.
 
 Options of a card: ``size`` (tiny, small, base_plus, large), ``version`` ("2.0" or "2.1"), ``precision`` (auto, fp32,
-bf16, fp16; fp32 with random weights), ``memory_slots``, ``max_pointers``, ``cross_attention`` (full; pooled-1 merges
-2 x 2 cells of each memory, as EfficientTAM does: a quarter of that work, and slightly other masks). ``random_seed``
-builds random weights in place of a file, for tests and benchmarks of speed. ``encoder_batch`` (slices encoded at once)
-and ``object_batch`` (objects tracked at once) are 8 on a GPU, else 1. Only a CPU looks at ``engine`` (auto, torch,
-openvino). Only a GPU looks at ``compile`` (none, encoder, all) and ``graphs`` (whether calls are recorded as CUDA
-graphs, false).
+bf16, fp16; fp32 with random weights), ``memory_slots``, ``max_pointers``, ``cross_attention`` (full; pooled-1,
+pooled-2 merge 2 x 2 cells of each memory, as EfficientTAM does: a quarter of that work, and slightly other masks).
+``random_seed`` builds random weights in place of a file, for tests and benchmarks of speed. ``encoder_batch`` (slices
+encoded at once) and ``object_batch`` (objects tracked at once) are 8 on a GPU, else 1. Only a CPU looks at ``engine``
+(auto, torch, openvino). Only a GPU looks at ``compile`` (none, encoder, all) and ``graphs`` (whether calls are recorded
+as CUDA graphs, false).
 """
 
 from __future__ import annotations

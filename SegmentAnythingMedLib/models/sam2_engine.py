@@ -129,9 +129,9 @@ def _parts(network: Sam2Network, precision: torch.dtype) -> list[Part]:
         Part("mask_decoder", DecoderPart(network).eval(), decoded),
     ]
     rotation = network.memory_rotation(*embedding.shape[2:])
-    maps = config.memory_slots  # as many as SAM 2 looks back on once its memory is full
-    memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
     attention = MemoryAttentionPart.of(network.memory_attention, _loose(network)).eval()
+    maps = max(config.memory_slots, attention.fewest_maps)  # as many as it looks back on once its memory is full
+    memory, position = (random(1, maps * len(rotation[0]), config.memory_dim) for _ in range(2))
     example = attention.arguments(embedding, memory, position, maps, rotation)
     found.append(Part("memory_attention", attention, example, attention.growing, precision, False, spare=True))
     remembered = embedding, random(1, 1, side, side), torch.ones(1, 1)

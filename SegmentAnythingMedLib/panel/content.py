@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from SegmentAnythingMedLib.mrml.controller import Controller
 
-DRAFT_QUALITY = 0.7
-"""Below this predicted quality an outline is called a draft."""
-
 
 @dataclass(frozen=True)
 class SegmentLine:
@@ -105,7 +102,7 @@ def content_of(controller: Controller, view: vtkMRMLSliceNode | None = None) -> 
         The slice view that the user looks at, by default the one under the cursor.
     """
     strip = controller.review()
-    quality = _quality(controller, strip)
+    shown = _reviewed_slice(controller, strip)
     chosen, count = controller.candidate
     done, text = _progress(controller)
     return PanelContent(
@@ -118,8 +115,8 @@ def content_of(controller: Controller, view: vtkMRMLSliceNode | None = None) -> 
         segment_id=controller.segment_id,
         suggestion=suggestion_content(controller),
         candidate=f"{chosen + 1} of {count}" if count > 1 else "",
-        quality=quality,
-        quality_text=_quality_text(quality),
+        quality=None if shown is None else shown.quality,
+        quality_text=_quality_text(shown),
         range_text=_range_text(*controller.range),
         progress=done,
         progress_text=text,
@@ -144,18 +141,19 @@ def _segments(controller: Controller) -> tuple[SegmentLine, ...]:
     return tuple(SegmentLine(segment_id, item.GetName(), tuple(item.GetColor())) for segment_id, item in found)
 
 
-def _quality(controller: Controller, strip: tuple[SliceReview, ...]) -> float | None:
+def _reviewed_slice(controller: Controller, strip: tuple[SliceReview, ...]) -> SliceReview | None:
     if controller.segment_id not in controller.segments:
         return None
     at = controller.segments.of(controller.segment_id).at
     found = [item for item in strip if at is not None and item.index == at[1] and not item.is_empty]
-    return found[0].quality if found else None
+    return found[0] if found else None
 
 
-def _quality_text(quality: float | None) -> str:
-    if quality is None:
+def _quality_text(shown: SliceReview | None) -> str:
+    if shown is None:
         return ""
-    return f"{quality:.2f}, a draft: correct it, or try a larger model" if quality < DRAFT_QUALITY else f"{quality:.2f}"
+    text = f"{shown.quality:.2f}"
+    return f"{text}, a draft: correct it, or try a larger model" if shown.quality < shown.limit else text
 
 
 def _range_text(first: int | None, last: int | None) -> str:

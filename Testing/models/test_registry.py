@@ -6,12 +6,13 @@ import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from SegmentAnythingMedLib.errors import ModelFileError, ModelUnavailableError, SegmentAnythingMedError
 from SegmentAnythingMedLib.models.card import ModelCard
-from SegmentAnythingMedLib.models.registry import ModelRegistry, default_model
+from SegmentAnythingMedLib.models.registry import ModelRegistry, default_model, is_installed
 from SegmentAnythingMedLib.resources import resource_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +78,16 @@ def test_without_its_weights_the_embedded_model_is_not_the_default(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: found)
     assert default_model() == "embedded"
     monkeypatch.setattr("SegmentAnythingMedLib.models.registry.resource_path", lambda *_: tmp_path)
+    monkeypatch.setenv("SEGMENT_ANYTHING_MED_MODELS", str(tmp_path / "models"))
     assert default_model() == "classic"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "embedded.onnx").write_bytes(b"x")
+    assert default_model() == "embedded", "where a user may put it"
+
+
+def test_a_stand_in_for_a_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    assert not is_installed("onnxruntime") and default_model() == "classic"
 
 
 def test_a_broken_card_of_the_user_is_said_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

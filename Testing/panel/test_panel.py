@@ -10,9 +10,10 @@ import slicer
 from mrml.controlling import Driver, box, drivers, point, view_on
 from mrml.host import MrmlHost
 
+from SegmentAnythingMedLib.mrml.controller_review import SliceReview
 from SegmentAnythingMedLib.mrml.controller_states import State
 from SegmentAnythingMedLib.panel.actions import ACTIONS, BY_NAME, keys, perform
-from SegmentAnythingMedLib.panel.content import content_of
+from SegmentAnythingMedLib.panel.content import _quality_text, content_of
 
 
 @pytest.fixture
@@ -69,6 +70,13 @@ def test_a_click_with_two_meanings_shows_candidates_and_its_quality(driver: Driv
     assert perform("candidate-next", driver.controller)
     driver.settle()
     assert content_of(driver.controller).candidate == "2 of 2"
+
+
+@pytest.mark.parametrize(("quality", "limit", "is_draft"), [(0.6, 0.7, True), (0.6, 0.55, False), (0.5, 0.55, True)])
+def test_a_draft_is_what_its_model_calls_weak(quality: float, limit: float, is_draft: bool) -> None:
+    text = _quality_text(SliceReview(3, quality, 5.0, 0.9, prompted=True, limit=limit))
+    assert text.startswith(f"{quality:.2f}") and ("draft" in text) == is_draft
+    assert _quality_text(None) == ""
 
 
 def test_the_workflow_goes_by_buttons_alone(driver: Driver, host: MrmlHost) -> None:
