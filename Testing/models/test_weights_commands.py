@@ -141,7 +141,10 @@ def test_a_download_stopped_with_control_c_goes_on_and_the_model_loads_while_its
         card |= {"url": f"{server.url}/x", "input_size": 256, "preprocessing": "imagenet", "size_mb": 1}
         (folder / "mine.json").write_text(json.dumps(card))
         command = [sys.executable, "-m", "SegmentAnythingMedLib", "models", "download", "mine", "--accept-licence"]
+        # Where the tests run in the background, a shell has Ctrl-C ignored, and a child would inherit that.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+            signal.signal(signal.SIGINT, before)
             part, until = folder / "mine.pt.part", time.monotonic() + 30
             while (not part.exists() or part.stat().st_size < 100_000) and time.monotonic() < until:
                 time.sleep(0.02)
